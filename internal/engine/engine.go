@@ -1,0 +1,197 @@
+// Package engine is the port to the container engine: what Conductor needs of
+// Docker, in our own words.
+//
+// engine/docker is the adapter and the only importer of the Docker client;
+// engine/enginetest has an in-memory engine with faults and the conformance
+// suite that both run. It imports spec and fault; converge, health and
+// supervise use it, cmd picks the adapter.
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"time"
+
+	"conductor/internal/spec"
+)
+
+// Errors of an Engine. They are found with errors.Is; anything else is
+// unexpected, and permanent for the same arguments.
+var (
+	// ErrNotFound: no such container, image or network.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the name is taken (Create), or the container is not in the
+	// state that the call needs.
+	ErrConflict = errors.New("conflict")
+	// ErrUnreachable: the engine did not answer. Whether the call took effect
+	// is not known. Trying again later can help.
+	ErrUnreachable = errors.New("engine does not answer")
+	// ErrNoSpace: the host's disk is full.
+	ErrNoSpace = errors.New("no space left on device")
+	// ErrCannotRun: the container exists, and its process cannot be started:
+	// the command is not in the image, a mount is not there, and the like.
+	ErrCannotRun = errors.New("cannot be started")
+)
+
+// Engine is a container engine on this host. Every call is safe to repeat: a
+// repeated call either finds its effect in place or has it again. A call whose
+// context ends returns the context's error; it may have taken effect.
+// Implementations are safe for concurrent use.
+type Engine interface {
+	// Info connects, agrees on a version of the API and says what the engine is.
+	Info(ctx context.Context) (Info, error)
+
+	// Image finds a local image by name or ID. ErrNotFound: it is not here.
+	Image(ctx context.Context, ref string) (Image, error)
+	// Pull fetches an image with the credentials that `docker login` stores.
+	// ErrNotFound: the registry has none of that name, or denies it.
+	Pull(ctx context.Context, ref string) (Image, error)
+	// Tag gives an image another name, taking the name from whatever had it.
+	Tag(ctx context.Context, image, ref string) error
+	// Untag takes a name away; an image without names and containers goes with
+	// it. It never forces, and it is no error when the name is not there.
+	Untag(ctx context.Context, ref string) error
+
+	// Network returns the bridge network of that name, made with the subnet if
+	// it is not there yet. A zero subnet: the engine's adapter picks one that
+	// overlaps no network and no route of the host.
+	Network(ctx context.Context, name string, subnet netip.Prefix, labels map[string]string) (Network, error)
+
+	// List returns the containers, in any state, that carry all the labels,
+	// ordered by name. Fields marked "inspect" in Container may be empty.
+	List(ctx context.Context, labels map[string]string) ([]Container, error)
+	// Inspect returns all of one container, by name or ID.
+	Inspect(ctx context.Context, id string) (Container, error)
+	// Create makes a container and does not start it. ErrConflict: the name is
+	// taken, look and adopt. ErrNotFound: the image is not here.
+	Create(ctx context.Context, c Create) (id string, err error)
+	// Start starts a container; a running one stays as it is. ErrCannotRun
+	// tells why the process could not be started.
+	Start(ctx context.Context, id string) error
+	// Stop sends the container's stop signal, and kills what still runs after
+	// grace. It returns when the process has ended; an ended container stays
+	// as it is.
+	Stop(ctx context.Context, id string, grace time.Duration) error
+	// Kill sends a signal by name (SIGTERM) to the container's process.
+	Kill(ctx context.Context, id, signal string) error
+	// Remove removes a container that does not run, with its anonymous
+	// volumes. ErrConflict: it runs. No error when it is not there.
+	Remove(ctx context.Context, id string) error
+
+	// Logs writes the container's output, apart, until its end or, with
+	// Follow, until the container ends or ctx is done.
+	Logs(ctx context.Context, id string, o LogOptions, stdout, stderr io.Writer) error
+	// Exec runs a command in a running container and returns its exit code.
+	Exec(ctx context.Context, id string, e Exec) (code int, err error)
+	// Wait returns the exit code once the container has ended.
+	Wait(ctx context.Context, id string) (code int, err error)
+
+	// Events calls f for each change of a container that carries all the
+	// labels, until ctx is done or the stream breaks; ready is called once,
+	// when changes from then on are sure to be seen.
+	Events(ctx context.Context, labels map[string]string, ready func(), f func(Event)) error
+}
+
+// Info says what the engine is.
+type Info struct {
+	Name       string // Docker, Podman
+	Version    string
+	APIVersion string
+	Endpoint   string
+	RootDir    string // where images and containers are kept
+}
+
+// Image is a local image.
+type Image struct {
+	ID      string // sha256:…
+	Digests []string
+	Size    int64 // bytes
+}
+
+// Network is a bridge network of this host.
+type Network struct {
+	ID      string
+	Name    string
+	Subnet  netip.Prefix
+	Gateway netip.Addr
+}
+
+// State is where a container is in its life.
+type State string
+
+const (
+	Created  State = "created"
+	Running  State = "running"
+	Paused   State = "paused"
+	Exited   State = "exited"   // ended, or dead
+	Removing State = "removing" // on its way out, as good as gone
+)
+
+// Container is one container as the engine sees it.
+type Container struct {
+	ID      string
+	Name    string // without a slash before it
+	Image   string // image ID
+	Labels  map[string]string
+	State   State
+	Created time.Time
+
+	// Address is its address on the network given at Create, also while it
+	// does not run.
+	Address netip.Addr
+
+	StartedAt  time.Time // inspect; zero: never
+	FinishedAt time.Time // inspect; zero: never
+	ExitCode   int       // inspect
+	OOMKilled  bool      // inspect
+	Error      string    // inspect; why it could not be started
+	PID        int       // inspect; 0: does not run
+	TTY        bool      // inspect
+}
+
+// Create is all that a container is made from.
+type Create struct {
+	Name    string
+	Image   string // image ID
+	Labels  map[string]string
+	Network string     // name; empty: the engine's default
+	Address netip.Addr // on Network; zero: the engine's choice
+	// Command replaces Spec.Command where it is not nil (runs).
+	Command []string
+	// Env are resolved KEY=VALUE pairs: environment, env files, secrets.
+	Env []string
+	// Files are mounted read-only: path in the container → path on the host.
+	Files map[string]string
+	// Spec is the rest. Its Environment, EnvFile, Secrets and Image are not
+	// looked at: Env, Files and Image above have what became of them.
+	Spec spec.Container
+}
+
+// LogOptions choose a part of a log.
+type LogOptions struct {
+	Tail       int // last lines; 0: all
+	Since      time.Time
+	Follow     bool
+	Timestamps bool
+}
+
+// Exec is a command inside a running container.
+type Exec struct {
+	Command        []string
+	Stdin          io.Reader // nil: none
+	Stdout, Stderr io.Writer // nil: dropped
+	TTY            bool
+	// Resize carries terminal sizes (columns, rows); nil: none.
+	Resize <-chan [2]uint
+}
+
+// Event is a change of one container.
+type Event struct {
+	Time   time.Time
+	Action string // create, start, die, oom, stop, kill, destroy, pause, unpause
+	ID     string
+	Name   string
+	Labels map[string]string
+}

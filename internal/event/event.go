@@ -1,0 +1,47 @@
+// Package event has the things that happen while a host is brought to its
+// goal, as the contract with users names them.
+//
+// Any room may import it; it imports none. internal/converge emits events,
+// internal/display shows them and internal/state records them.
+package event
+
+import "time"
+
+// Name is what happened.
+type Name string
+
+// The events, in the order in which they happen to one instance.
+const (
+	Pulled     Name = "pulled"     // an image was fetched
+	Created    Name = "created"    // the container exists
+	Started    Name = "started"    // its process runs
+	Healthy    Name = "healthy"    // its health check passed
+	Configured Name = "configured" // the proxy's file with it is written
+	Reloaded   Name = "reloaded"   // the proxy read its file again
+	Routed     Name = "routed"     // the proxy proved that it sends requests
+	Unrouted   Name = "unrouted"   // the proxy proved that it sends no more
+	Drained    Name = "drained"    // no request in flight, or the deadline passed
+	Stopped    Name = "stopped"    // its process has ended at our word
+	Removed    Name = "removed"    // the container is gone
+	Failed     Name = "failed"     // it, or its release, did not work out
+	Restored   Name = "restored"   // what served before serves again
+
+	Committed Name = "committed" // the candidate is the current release now
+	Note      Name = "note"      // something a person should know
+	Warning   Name = "warning"   // something a person should look at
+)
+
+// Event is one thing that happened. Its JSON form is part of the contract.
+type Event struct {
+	Time      time.Time `json:"time"`
+	Event     Name      `json:"event"`
+	Service   string    `json:"service,omitempty"`
+	Revision  string    `json:"revision,omitempty"`
+	Instance  string    `json:"instance,omitempty"`  // container name
+	Container string    `json:"container,omitempty"` // full ID
+	Cause     string    `json:"cause,omitempty"`
+	Detail    string    `json:"detail,omitempty"`
+}
+
+// Sink takes events. It must not block for long and is safe for concurrent use.
+type Sink func(Event)

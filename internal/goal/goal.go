@@ -1,0 +1,142 @@
+// Package goal has what should be: the goal of one service, and how the verbs
+// of the command line change it.
+//
+// It is pure: no I/O, no clock. plan decides from it, state keeps it, converge
+// changes it.
+package goal
+
+import (
+	"slices"
+	"time"
+
+	"conductor/internal/spec"
+)
+
+// Goal is what should be true of one service. It is the truth that survives
+// crashes; what is, is found by looking.
+type Goal struct {
+	Service string `json:"service"`
+	// Running is what start and an upgrade set, and stop takes back.
+	Running bool `json:"running"`
+	// Current is the committed release; nil before the first upgrade is done.
+	Current *Release `json:"current,omitempty"`
+	// Candidate is the release that an upgrade or rollback is bringing in.
+	Candidate *Candidate `json:"candidate,omitempty"`
+	// Kept are releases that were committed before, newest first.
+	Kept []Kept `json:"kept,omitempty"`
+	// Replicas overrides the definition's count, until it is nil again.
+	Replicas *int `json:"replicas,omitempty"`
+	// Epoch is raised by restart and start: instances of an older one are replaced.
+	Epoch int `json:"epoch"`
+	// Resume is set when a stop-first candidate is dropped: instances of the
+	// current release that ended since then are started again as they are.
+	Resume time.Time `json:"resume,omitzero"`
+	// Policy is the definition's policy as it was last applied. It serves
+	// while the definition is missing or not valid.
+	Policy spec.Policy `json:"policy"`
+}
+
+// Release is what an instance is made from.
+type Release struct {
+	// Digest identifies it: 64 hexadecimal digits over everything below and
+	// the contents of env files and secrets.
+	Digest   string `json:"digest"`
+	Revision string `json:"revision"`
+	Image    string `json:"image"` // image ID; what runs
+	// Reference is the name that Image was resolved from, once.
+	Reference string         `json:"reference"`
+	Pulled    bool           `json:"pulled,omitempty"` // Reference came to this host by Conductor's pull
+	Container spec.Container `json:"container"`
+}
+
+// Candidate is a release on trial.
+type Candidate struct {
+	Release
+	Since time.Time `json:"since"`
+	// Before is true once the command of upgrade.before has ended well.
+	Before bool `json:"before,omitempty"`
+	// Rollback is true where the candidate was current once, and the release
+	// that it replaces shall not be what the next rollback goes to.
+	Rollback bool `json:"rollback,omitempty"`
+}
+
+// Kept is a release that was current before.
+type Kept struct {
+	Release
+	// Undone: a rollback left it, so a plain rollback passes over it.
+	Undone bool `json:"undone,omitempty"`
+}
+
+// Count is the number of replicas that should be.
+func (g *Goal) Count() int {
+	if g.Policy.Kind == spec.Job {
+		return 0
+	}
+	if g.Replicas != nil {
+		return *g.Replicas
+	}
+	return g.Policy.Replicas
+}
+
+// Commit makes the candidate the current release and keeps the one before it,
+// at most retain releases in all. It returns the releases that fell out.
+func (g *Goal) Commit() (dropped []Release) {
+	c := g.Candidate
+	if c == nil {
+		return nil
+	}
+	kept := slices.DeleteFunc(slices.Clone(g.Kept), func(k Kept) bool { return k.Digest == c.Digest })
+	if g.Current != nil && g.Current.Digest != c.Digest {
+		kept = slices.Insert(kept, 0, Kept{Release: *g.Current, Undone: c.Rollback})
+	}
+	keep := max(g.Policy.Retain-1, 0)
+	if len(kept) > keep {
+		for _, k := range kept[keep:] {
+			dropped = append(dropped, k.Release)
+		}
+		kept = kept[:keep]
+	}
+	r := c.Release
+	g.Current, g.Candidate, g.Kept, g.Resume = &r, nil, kept, time.Time{}
+	return dropped
+}
+
+// Drop gives the candidate up.
+func (g *Goal) Drop() {
+	if g.Candidate == nil {
+		return
+	}
+	if g.Policy.Upgrade.Order == spec.StopFirst && g.Current != nil {
+		g.Resume = g.Candidate.Since
+	}
+	g.Candidate = nil
+	if g.Current == nil {
+		g.Running = false
+	}
+}
+
+// Previous is the release that a rollback goes to: the last committed one
+// before the current, or the newest of the revision that is named.
+func (g *Goal) Previous(revision string) (Release, bool) {
+	for _, k := range g.Kept {
+		if revision == "" && !k.Undone || revision != "" && k.Revision == revision {
+			return k.Release, true
+		}
+	}
+	return Release{}, false
+}
+
+// Releases are all that the goal may still need: current, candidate, kept.
+func (g *Goal) Releases() []Release {
+	var rs []Release
+	if g.Current != nil {
+		rs = append(rs, *g.Current)
+	}
+	if g.Candidate != nil {
+		rs = append(rs, g.Candidate.Release)
+	}
+	for _, k := range g.Kept {
+		rs = append(rs, k.Release)
+	}
+	return rs
+}
