@@ -256,7 +256,8 @@ func stopsWaiting(t *testing.T, again func() Store) {
 // letsCommandBefore: a supervisor that lets go and wants the lock again at
 // once finds that the command that waited has it.
 func letsCommandBefore(t *testing.T, again func() Store) {
-	ctx := t.Context()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	s := again()
 	h := state.Holder{Verb: "supervise", Supervisor: true}
 	release, err := s.Lock(ctx, "shop", h)
@@ -265,18 +266,15 @@ func letsCommandBefore(t *testing.T, again func() Store) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		release, err := again().Lock(ctx, "shop", state.Holder{Verb: "upgrade"})
+		close(got)
 		if err != nil {
 			t.Error(err)
-			close(got)
 			return
 		}
-		close(got)
 		<-ctx.Done()
 		release()
 	})
 	defer wg.Wait()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
 	for {
 		release()
 		if release, err = s.Lock(ctx, "shop", h); err != nil {
