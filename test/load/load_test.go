@@ -289,8 +289,8 @@ func TestRun_GapAndLatencyOfAStall(t *testing.T) {
 		t.Errorf("gap %s, max %s, want at least %s", r.Gap, r.Max, stall)
 	}
 	// The requests that were due meanwhile waited too: that is what an open loop tells.
-	if r.Late < 5 || r.P50 < 10*time.Millisecond {
-		t.Errorf("late %d, p50 %s: the stall is hidden", r.Late, r.P50)
+	if r.Late < 5 {
+		t.Errorf("late %d: the stall is hidden", r.Late)
 	}
 }
 
