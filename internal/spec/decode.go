@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -42,8 +43,24 @@ func newDecoder(file string) *decoder {
 func (d *decoder) fail(at position, hint, format string, args ...any) {
 	d.problems = append(d.problems, Problem{
 		File: d.file, Line: max(at.line, 1), Column: max(at.column, 1),
-		Message: fmt.Sprintf(format, args...), Hint: hint,
+		Message: printable(fmt.Sprintf(format, args...)), Hint: printable(hint),
 	})
+}
+
+// printable escapes what a name in a file could do to a terminal.
+func printable(s string) string {
+	if _, bad := dirty(s); !bad {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if _, bad := dirty(string(r)); bad {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // failAt reports a problem of the key at path, or of the nearest one around it

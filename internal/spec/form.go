@@ -431,13 +431,19 @@ func listOf[T any](item form[T]) form[[]T] {
 }
 
 // oneOrMore is a value, or a list of them.
-func oneOrMore[T any](item form[T]) form[[]T] {
-	many := listOf(item)
-	return form[[]T]{schema: schema{"anyOf": []schema{item.schema, many.schema}}, read: func(v value) ([]T, bool) {
-		if v.list() {
+func oneOrMore[T any](item form[T]) form[[]T] { return oneOrList(item, listOf(item)) }
+
+// oneOrList is a value in its short form, or a list.
+func oneOrList[T any](one form[T], many form[[]T]) form[[]T] {
+	return form[[]T]{schema: schema{"anyOf": []schema{one.schema, many.schema}}, read: func(v value) ([]T, bool) {
+		switch {
+		case v.list():
 			return many.read(v)
+		case v.mapping():
+			v.mustBe("text or a list", "")
+			return nil, false
 		}
-		t, ok := item.read(v)
+		t, ok := one.read(v)
 		return []T{t}, ok
 	}}
 }

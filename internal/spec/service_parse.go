@@ -68,7 +68,7 @@ func containerKeys() keys[Container] {
 		field("environment", "The environment, values as written; nothing is interpolated.",
 			environment(), func(c *Container) *map[string]string { return &c.Environment }),
 		field("env_file", "Files of KEY=VALUE lines, absolute paths; later ones win, environment wins over all.",
-			oneOrMore(either(envFilePath(), record(envFileKeys(), EnvFile{Required: true}, "path"))), func(c *Container) *[]EnvFile { return &c.EnvFile }),
+			oneOrList(envFilePath(), listOf(either(envFilePath(), record(envFileKeys(), EnvFile{Required: true}, "path")))), func(c *Container) *[]EnvFile { return &c.EnvFile }),
 		field("secrets", "Secret values by reference: a file or a command that prints it.",
 			hidden(mapOf(isEnvName, checked(record(secretKeys(), Secret{As: AsEnv}), oneSource))), func(c *Container) *map[string]Secret { return &c.Secrets }),
 		field("labels", "Labels of the container; those that begin with conductor. are Conductor's own.",
