@@ -4,7 +4,14 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"sync"
 	"time"
+)
+
+// The table is the same for every file; a hundred files are read at once.
+var (
+	serviceTable = sync.OnceValue(serviceKeys)
+	servicePaths = sync.OnceValue(func() []string { return serviceTable().schema().paths("") })
 )
 
 // service reads a whole definition: the keys, then the defaults that depend on
@@ -14,8 +21,8 @@ func (d *decoder) service(id string, data []byte) Service {
 	if !ValidID(id) {
 		d.fail(position{}, "an id has "+idRule, "%s is not a valid service id", quote(id))
 	}
-	ks := serviceKeys()
-	d.paths, d.foreign = ks.schema().paths(""), foreignKeys
+	ks := serviceTable()
+	d.paths, d.foreign = servicePaths(), foreignKeys
 	root, ok := d.load(data)
 	if !ok {
 		return s

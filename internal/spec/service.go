@@ -39,7 +39,7 @@ type Container struct {
 	// as tag, or a template with {revision}. Use Reference.
 	Image       string            `json:"image"`
 	Command     []string          `json:"command,omitempty"`    // nil: the image's
-	Entrypoint  []string          `json:"entrypoint,omitempty"` // nil: the image's
+	Entrypoint  []string          `json:"entrypoint,omitempty"` // nil: the image's; [""]: none
 	WorkingDir  string            `json:"working_dir,omitempty"`
 	User        string            `json:"user,omitempty"`
 	Init        bool              `json:"init"` // default true
