@@ -1,0 +1,194 @@
+-- What all workers share: the peers of each service, and how many requests
+-- each peer has in flight. The dictionary outlives a reload, not a restart.
+--
+-- Keys. Old workers keep running old Lua on the same dictionary after a
+-- reload, so the form of a value never changes under its key: s1, not s.
+--   boot             nonce of this dictionary
+--   cycle            number of times a configuration was loaded
+--   generation       of the peers, as Conductor numbers them
+--   s1:SERVICE       its peers, "NAME@ADDR:PORT*WEIGHT NAME@…", or ""
+--   f:PID:ADDR:PORT  requests that this worker has in flight there
+--   g:ADDR:PORT      the sum over all workers; a hint for the choice alone
+--   w:PID            "CYCLE" of a worker that takes connections
+--   d:PID            a worker that is gone, whose counts are being collected
+local c = ...
+
+local ngx, dict = ngx, ngx.shared[c.zone]
+local ffi = require "ffi"
+
+pcall(ffi.cdef, "int kill(int pid, int sig);")
+pcall(ffi.cdef, "int getppid(void);")
+
+c.dict = dict
+
+-- nonce tells this dictionary from one of before a restart, or of a second
+-- master. It runs in the master.
+local function nonce()
+    local f = assert(io.open("/dev/urandom", "rb"))
+    local bytes = f:read(16)
+    f:close()
+    return (bytes:gsub(".", function(b) return string.format("%02x", b:byte()) end))
+end
+
+-- init runs in the master for each configuration that is loaded, also for one
+-- that nginx gives up a moment later (a port is taken). So it only ever adds
+-- what is newer, and deletes nothing.
+function c.init(generation, peers)
+    if not dict:get("boot") then
+        dict:set("boot", nonce())
+    end
+    c.cycle = dict:incr("cycle", 1, 0)
+    if generation > (dict:get("generation") or -1) then
+        for service, value in pairs(peers) do
+            assert(dict:safe_set("s1:" .. service, value))
+        end
+        dict:set("generation", generation)
+    end
+end
+
+local function comm(pid)
+    local f = io.open("/proc/" .. pid .. "/comm")
+    if not f then
+        return nil
+    end
+    local name = f:read("*l")
+    f:close()
+    return name
+end
+
+-- alive is false only for a process that surely is no worker any more: a
+-- count that is thrown away in error would stop a container under a request.
+local function alive(pid)
+    if ffi.C.kill(tonumber(pid), 0) ~= 0 and ffi.errno() == 3 then -- ESRCH
+        return false
+    end
+    local name, own = comm(pid), comm("self")
+    return not name or not own or name == own
+end
+c.alive = alive
+
+-- collect takes the counts of dead workers out. Each dead worker is collected
+-- by one live one only.
+function c.collect(keys)
+    local dead = {}
+    for _, key in ipairs(keys) do
+        local pid, addr = key:match("^f:(%d+):(.+)$")
+        if pid then
+            if dead[pid] == nil then
+                dead[pid] = not alive(pid) and (dict:safe_add("d:" .. pid, 1, 60) or false)
+            end
+            if dead[pid] then
+                local n = dict:get(key)
+                dict:delete(key)
+                if n then
+                    dict:incr("g:" .. addr, -n)
+                end
+            end
+        else
+            pid = key:match("^w:(%d+)$")
+            if pid and not alive(pid) then
+                dict:delete(key)
+            end
+        end
+    end
+end
+
+function c.init_worker()
+    local kind = require("ngx.process").type()
+    if kind ~= "worker" and kind ~= "single" then
+        return
+    end
+    -- Workers are forks of one master and would draw the same numbers.
+    math.randomseed(ngx.now() * 1000 % 2 ^ 31 + ngx.worker.pid() * 7919)
+    c.pid = ngx.worker.pid()
+
+    -- A former worker of this number is gone, whatever it left.
+    local own, total = "^f:" .. c.pid .. ":(.+)$", 0
+    local keys = dict:get_keys(0)
+    for _, key in ipairs(keys) do
+        local addr = key:match(own)
+        if addr then
+            total = dict:get(key) or 0
+            dict:delete(key)
+            dict:incr("g:" .. addr, -total)
+        end
+    end
+    dict:delete("d:" .. c.pid)
+    c.collect(keys)
+
+    -- nginx ends pending timers early when a worker stops to take connections.
+    dict:safe_set("w:" .. c.pid, c.cycle)
+    local function watch(premature)
+        if premature then
+            dict:delete("w:" .. c.pid)
+            return
+        end
+        ngx.timer.at(86400, watch)
+    end
+    ngx.timer.at(86400, watch)
+end
+
+-- count adds by to what this worker has in flight at addr. Only this worker
+-- writes the key, so a zero may be deleted. Nothing here may evict.
+local keys = {}
+function c.count(addr, by)
+    local key = keys[addr]
+    if not key then
+        key = { own = "f:" .. c.pid .. ":" .. addr, all = "g:" .. addr }
+        keys[addr] = key
+    end
+    local n = dict:incr(key.own, by)
+    if not n then
+        if by < 0 then
+            return true
+        end
+        local ok, err = dict:safe_add(key.own, by)
+        if not ok then
+            ngx.log(ngx.ERR, "conductor: count requests in flight: ", err)
+            return false
+        end
+    elseif n <= 0 then
+        dict:delete(key.own)
+    end
+    if not dict:incr(key.all, by) and by > 0 and not dict:safe_add(key.all, by) then
+        dict:incr(key.all, by)
+    end
+    return true
+end
+
+-- decode turns a service's value into peers, in classes of one weight each.
+local function decode(raw)
+    local set = { raw = raw, n = 0, total = 0, classes = {}, peers = {} }
+    local by_weight = {}
+    for addr, weight in raw:gmatch("@(%S+)%*(%d+)") do
+        local host, port = addr:match("^%[?(.-)%]?:(%d+)$")
+        weight = tonumber(weight)
+        local class = by_weight[weight]
+        if not class then
+            class = { share = 0, peers = {} }
+            by_weight[weight] = class
+            table.insert(set.classes, class)
+        end
+        local peer = { addr = addr, host = host, port = tonumber(port), hint = "g:" .. addr, bad = 0 }
+        if host:find(":", 1, true) then
+            peer.host = "[" .. host .. "]"
+        end
+        class.share = class.share + weight
+        table.insert(class.peers, peer)
+        table.insert(set.peers, peer)
+        set.n, set.total = set.n + 1, set.total + weight
+    end
+    return set
+end
+
+-- peers returns the service's peers as the dictionary has them now.
+local cache = {}
+function c.peers(service)
+    local raw = dict:get("s1:" .. service) or ""
+    local set = cache[service]
+    if not set or set.raw ~= raw then
+        set = decode(raw)
+        cache[service] = set
+    end
+    return set
+end
