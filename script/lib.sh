@@ -1,0 +1,135 @@
+# shellcheck shell=bash
+# What the scripts share. Source it: . "$(dirname "$0")/lib.sh"
+# shellcheck disable=SC2034 # its variables are for those who source it
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+root=$PWD
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+  bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'
+else
+  bold='' dim='' red='' green='' plain=''
+fi
+
+die() {
+  echo "${red}$*${plain}" >&2
+  exit 1
+}
+
+# now prints the time in milliseconds.
+now() { date +%s%3N; }
+
+# seconds MS prints milliseconds as seconds.
+seconds() { printf '%d.%d s' $(($1 / 1000)) $(($1 % 1000 / 100)); }
+
+need_root() {
+  [ "$(id -u)" = 0 ] || die "$0: must run as root: it installs packages and talks to Docker and nginx"
+}
+
+need_go() {
+  command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
+  command -v go >/dev/null || die "$0: no Go; install it from https://go.dev/dl (see go.mod for the version)"
+  # Root in somebody else's clone: git refuses, and Go cannot stamp a version.
+  if ! git status --short >/dev/null 2>&1; then export GOFLAGS="${GOFLAGS:-} -buildvcs=false"; fi
+}
+
+# have_package NAME: whether the Debian package is installed.
+have_package() {
+  [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = 'ii ' ]
+}
+
+# install_missing installs what the product and its tests need of Debian's
+# packages. The machine's own nginx, if it is the one installed here, is neither
+# started nor enabled: tests and demonstration run one of their own.
+install_missing() {
+  local missing=() p
+  # A Docker engine of another origin is as good as Debian's.
+  command -v dockerd >/dev/null || missing+=(docker.io)
+  command -v iptables >/dev/null || missing+=(iptables)
+  command -v curl >/dev/null || missing+=(curl)
+  for p in nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache "$@"; do
+    have_package "$p" || missing+=("$p")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "missing: ${missing[*]}; there is no apt-get here to install them with"
+  echo "installing ${missing[*]}"
+  local had_nginx=yes log
+  have_package nginx || had_nginx=no
+  log=$(mktemp)
+  if [ $had_nginx = no ]; then hold_nginx; fi
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    if [ $had_nginx = no ]; then release_nginx; fi
+    tail -20 "$log" >&2
+    rm -f "$log"
+    die "apt-get could not install ${missing[*]}"
+  fi
+  rm -f "$log"
+  if [ $had_nginx = no ]; then release_nginx; fi
+}
+
+# hold_nginx keeps nginx's package from starting it: a unit that is masked is
+# not started; where there is no systemd, policy-rc.d says no.
+hold_nginx() {
+  if [ -d /run/systemd/system ]; then
+    systemctl mask nginx.service >/dev/null 2>&1 || true
+  elif [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\n# written by %s; safe to remove\nexit 101\n' "$0" >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+  fi
+}
+
+release_nginx() {
+  if [ -d /run/systemd/system ]; then
+    systemctl unmask nginx.service >/dev/null 2>&1 || true
+    systemctl disable nginx.service >/dev/null 2>&1 || true
+  elif grep -qs "written by $0" /usr/sbin/policy-rc.d; then
+    rm -f /usr/sbin/policy-rc.d
+  fi
+}
+
+engine_answers() {
+  curl -fsS --max-time 5 --unix-socket "${engine_socket}" http://engine/_ping >/dev/null 2>&1
+}
+
+engine_socket=${DOCKER_HOST:-unix:///var/run/docker.sock}
+engine_socket=${engine_socket#unix://}
+
+# start_engine starts Docker unless it answers: by systemd where that is PID 1,
+# else by hand, and then it stays, as a service would.
+start_engine() {
+  engine_answers && return 0
+  echo "starting Docker"
+  local log=/var/log/dockerd.log
+  if [ -d /run/systemd/system ]; then
+    systemctl start docker
+  else
+    setsid dockerd >>"$log" 2>&1 </dev/null &
+  fi
+  local i
+  for ((i = 0; i < 150; i++)); do
+    engine_answers && return 0
+    sleep 0.2
+  done
+  if [ -d /run/systemd/system ]; then
+    journalctl -u docker -n 20 --no-pager >&2 || true
+  else
+    tail -20 "$log" >&2 || true
+  fi
+  die "Docker does not answer at $engine_socket"
+}
+
+# Sections: each prints its name, and its time when the next one begins.
+section_name='' section_began=0 section_times=''
+
+section() {
+  section_end
+  section_name=$1 section_began=$(now)
+  echo "${bold}== $1${plain}"
+}
+
+section_end() {
+  [ -n "$section_name" ] || return 0
+  local took=$(($(now) - section_began))
+  section_times+=$(printf '  %-44s %10s' "$section_name" "$(seconds $took)")$'\n'
+  section_name=''
+}
