@@ -20,6 +20,7 @@ type Instance struct {
 	Host      string         // the Host that a client of the proxy would send; empty: the address
 	Proto     string         // the X-Forwarded-Proto that the proxy would send: http or https
 	StartedAt time.Time
+	Memory    int64 // limits.memory in bytes, for messages; 0: none
 }
 
 // Result is the answer to one probe.
