@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"conductor/internal/converge"
+	"conductor/internal/display"
+	"conductor/internal/event"
+)
+
+// one runs a verb of one service and shows it.
+func (a *app) one(ctx context.Context, verb func(context.Context, Core) (converge.Outcome, error)) error {
+	return a.act(ctx, func(ctx context.Context, c Core) ([]converge.Outcome, error) {
+		o, err := verb(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		return []converge.Outcome{o}, nil
+	})
+}
+
+// act runs a verb that changes the host: its events are shown as they come, and
+// then what became of each service.
+func (a *app) act(ctx context.Context, verb func(context.Context, Core) ([]converge.Outcome, error)) error {
+	d := a.display()
+	var t tally
+	p, _, err := a.open(ctx, func(e event.Event) {
+		t.count(e)
+		d.Event(e)
+	})
+	defer p.close()
+	if err != nil {
+		return err
+	}
+	outcomes, err := verb(ctx, p.Core)
+	if err != nil {
+		if len(outcomes) > 0 {
+			a.outcomes = outcomes
+		}
+		return err
+	}
+	r := display.Result{Outcomes: outcomes}
+	for _, o := range outcomes {
+		r.Summary = append(r.Summary, t.summary(o))
+	}
+	for _, o := range outcomes {
+		for _, w := range o.Warnings {
+			if !a.json() && !t.told(w) {
+				a.warn(o.Service + ": " + w)
+			}
+		}
+	}
+	d.End(r)
+	return nil
+}
+
+// tally counts what the events of each service tell, for the summary.
+type tally struct {
+	mu       sync.Mutex
+	started  map[string]map[string]bool // service → instances that became healthy
+	removed  map[string]int
+	warnings []string
+}
+
+func (t *tally) count(e event.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch e.Event {
+	case event.Healthy:
+		if t.started == nil {
+			t.started = map[string]map[string]bool{}
+		}
+		if t.started[e.Service] == nil {
+			t.started[e.Service] = map[string]bool{}
+		}
+		t.started[e.Service][e.Instance] = true
+	case event.Removed:
+		if t.removed == nil {
+			t.removed = map[string]int{}
+		}
+		t.removed[e.Service]++
+	case event.Warning:
+		t.warnings = append(t.warnings, e.Detail)
+	}
+}
+
+// told says whether an event has already shown the warning.
+func (t *tally) told(w string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.warnings {
+		if strings.Contains(s, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// summary is one line: "shop: v1 → v2, 2 instances, 1.2 s".
+func (t *tally) summary(o converge.Outcome) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var parts []string
+	if s := headline(o); s != "" {
+		parts = append(parts, s)
+	}
+	if o.Changed {
+		if s := t.instances(o); s != "" {
+			parts = append(parts, s)
+		}
+	}
+	if o.Note != "" {
+		parts = append(parts, o.Note)
+	} else if !o.Changed {
+		parts = append(parts, "nothing to do")
+	}
+	if o.Changed {
+		parts = append(parts, display.Took(o.Took))
+	}
+	s := strings.Join(parts, ", ")
+	if o.Service == "" {
+		return s
+	}
+	return o.Service + ": " + s
+}
+
+func headline(o converge.Outcome) string {
+	word := map[string]string{
+		"stop": "stopped", "start": "started", "restart": "restarted", "scale": "scaled",
+		"remove": "removed", "converge": "converged", "prune": "pruned",
+	}[o.Verb]
+	switch {
+	case !o.Changed:
+		return o.To
+	case o.From != "" && o.To != "" && o.From != o.To:
+		return o.From + " → " + o.To
+	case word == "" && o.To == "":
+		return o.Verb
+	case word == "" && o.From == o.To:
+		return o.To + " again"
+	case word == "":
+		return o.To
+	case o.To != "" && o.Verb != "remove":
+		return o.To + " " + word
+	}
+	return word
+}
+
+func (t *tally) instances(o converge.Outcome) string {
+	n, gone := len(t.started[o.Service]), t.removed[o.Service]
+	switch o.Verb {
+	case "upgrade", "rollback", "start", "restart":
+		if n > 0 {
+			return plural(n, "instance")
+		}
+	case "scale", "converge":
+		switch {
+		case n > 0 && gone > 0:
+			return fmt.Sprintf("%s new, %d gone", plural(n, "instance"), gone)
+		case n > 0:
+			return plural(n, "instance") + " new"
+		case gone > 0:
+			return plural(gone, "instance") + " gone"
+		}
+	}
+	return ""
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"conductor/internal/display"
+	"conductor/internal/event"
+	"conductor/internal/fault"
+	"conductor/internal/spec"
+)
+
+// defaultConfig is read where neither --config nor $CONDUCTOR_CONFIG name a
+// file, and need not be there.
+const defaultConfig = "/etc/conductor/conductor.yml"
+
+// config finds and reads conductor.yml. A file that was named and is not there
+// is wrong usage: running with the defaults instead would act on another host
+// state than the caller means.
+func (a *app) config() (spec.Config, error) {
+	file, named := a.configFile, "--config"
+	if file == "" {
+		file, named = a.env.Getenv("CONDUCTOR_CONFIG"), "$CONDUCTOR_CONFIG"
+	}
+	if file == "" {
+		file, named = defaultConfig, ""
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return spec.Config{}, fault.New(fault.ErrHost, "give --config an absolute path", "find configuration %s: %w", file, err)
+	}
+	data, err := os.ReadFile(abs)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && named == "":
+		return spec.DefaultConfig(), nil
+	case errors.Is(err, fs.ErrNotExist):
+		return spec.Config{}, usageError("check the path, or leave "+named+" away to use "+defaultConfig,
+			"%s names %s, which is not there", named, file)
+	case err != nil:
+		return spec.Config{}, fault.New(fault.ErrHost, "check the file's permissions", "read configuration: %w", err)
+	}
+	return spec.ParseConfig(abs, data)
+}
+
+// definitions reads the configuration and all definitions. Mistakes in
+// definitions are in the set and no error: they concern their services alone.
+func (a *app) definitions() (spec.Config, spec.Set, error) {
+	c, err := a.config()
+	if err != nil {
+		return c, spec.Set{}, err
+	}
+	set, err := spec.LoadServices(os.DirFS(c.ServicesDir), c.ServicesDir)
+	return c, set, err
+}
+
+// open opens the host, with its events going to emit.
+func (a *app) open(ctx context.Context, emit event.Sink) (*Parts, Setup, error) {
+	c, set, err := a.definitions()
+	if err != nil {
+		return nil, Setup{}, err
+	}
+	s := Setup{Config: c, Definitions: set, Emit: emit, User: a.whoAsks(), Warn: func(err error) {
+		a.warn(withHint(err))
+	}}
+	p, err := a.env.Open(ctx, s)
+	return p, s, err
+}
+
+// ask opens the host for a question: whatever the core has to say besides the
+// answer goes to people, on stderr.
+func (a *app) ask(ctx context.Context) (*Parts, Setup, error) {
+	return a.open(ctx, func(e event.Event) {
+		if e.Event == event.Warning {
+			a.warn(e.Detail)
+		}
+	})
+}
+
+func (p *Parts) close() {
+	if p != nil && p.Close != nil {
+		_ = p.Close() // all that matters was synced when it was written
+	}
+}
+
+func withHint(err error) string {
+	if h := fault.Hint(err); h != "" {
+		return err.Error() + "\n→ " + h
+	}
+	return err.Error()
+}
+
+// document writes v as the one JSON document of an answer.
+func (a *app) document(v any) error { return display.WriteDocument(a.answerTo, v) }

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"context"
+
+	"conductor/internal/converge"
+	"conductor/internal/engine"
+	"conductor/internal/event"
+	"conductor/internal/proxy"
+	"conductor/internal/spec"
+	"conductor/internal/state"
+)
+
+// Core is what the commands ask of the host; converge.Host is it for real.
+//
+// When the context ends with the cause fault.ErrInterrupted or
+// fault.ErrTimeout, a verb rolls back before its commit, or finishes after it.
+// Outcomes are returned beside an error too, for the services that have one.
+type Core interface {
+	Upgrade(ctx context.Context, id, revision string) (converge.Outcome, error)
+	// Rollback goes to the release before, or to the newest kept one of the
+	// revision where it is not empty.
+	Rollback(ctx context.Context, id, revision string) (converge.Outcome, error)
+	PlanUpgrade(ctx context.Context, id, revision string) ([]converge.Step, error)
+	PlanRollback(ctx context.Context, id, revision string) ([]converge.Step, error)
+	Stop(ctx context.Context, id string) (converge.Outcome, error)
+	Start(ctx context.Context, id string) (converge.Outcome, error)
+	Restart(ctx context.Context, id string) (converge.Outcome, error)
+	// Scale sets the number of replicas; nil: what the definition says.
+	Scale(ctx context.Context, id string, replicas *int) (converge.Outcome, error)
+	Remove(ctx context.Context, id string) (converge.Outcome, error)
+	// Converge brings the services to their goals; none named: all.
+	Converge(ctx context.Context, ids ...string) ([]converge.Outcome, error)
+	// Prune takes away the names of images that no goal needs.
+	Prune(ctx context.Context, ids ...string) ([]converge.Outcome, error)
+	// Status tells of the services, ordered by id; none named: all.
+	Status(ctx context.Context, ids ...string) ([]converge.Status, error)
+}
+
+// Parts are the host, opened.
+type Parts struct {
+	Core    Core
+	Engine  engine.Engine // logs, exec, doctor
+	Proxy   proxy.Proxy   // doctor
+	Routes  func() (state.Routes, error)
+	History History
+	// Close lets go of what was opened; nil: nothing.
+	Close func() error
+}
+
+// History is what was done; state.History is it for real.
+type History interface {
+	// List returns operations, newest first, at most limit (0: all), of one
+	// service or, with an empty id, of all.
+	List(ctx context.Context, service string, limit int) ([]state.Operation, error)
+}
+
+// Setup is what is known when the host is opened.
+type Setup struct {
+	Config      spec.Config
+	Definitions spec.Set
+	Emit        event.Sink
+	Warn        func(error) // told what a person should know; not fatal
+	User        string
+	// Look: nothing on the host may be made or changed, not even state_dir.
+	// Core and History are nil where they cannot be had without.
+	Look bool
+}
+
+// Opener opens the host. It returns what could be opened beside an error, so
+// that doctor can look at the rest.
+type Opener func(ctx context.Context, s Setup) (*Parts, error)
