@@ -86,14 +86,14 @@ local function pick(set, tried)
         or least(set.peers, {}, math.huge)
 end
 
--- connected tells whether the attempt before this one got a connection.
+-- connected tells whether the attempt before this one got a connection. This
+-- one has no place in the variable yet.
 local function connected()
-    local times = ngx.var.upstream_connect_time or ""
-    local before
-    for time in times:gmatch("[^,: ]+") do
-        before, times = times, time
+    local last
+    for time in (ngx.var.upstream_connect_time or ""):gmatch("[^,: ]+") do
+        last = time
     end
-    return before ~= "-"
+    return last ~= "-"
 end
 
 function c.balance()
