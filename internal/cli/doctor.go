@@ -22,7 +22,7 @@ func (a *app) doctor() *cobra.Command {
 		Short: "Look whether the host is ready, and say what to do where it is not",
 		Long: `Looks at all that an upgrade needs: configuration and definitions, the engine and
 its network, the proxy, state_dir, room on the disks, the clock; and for orphans
-and services that are not well. It changes nothing.
+and services that are not well. It changes nothing that serves.
 
 Exits 0 where nothing failed (warnings may be there), else with the first
 failure's code.`,

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"conductor/internal/cli"
+	"conductor/internal/converge"
+	"conductor/internal/engine/docker"
+	"conductor/internal/health"
+	"conductor/internal/proxy/nginx"
+	"conductor/internal/secret"
+	"conductor/internal/state"
+)
+
+// open puts the host together: Docker, nginx, and the state on disk. Nothing
+// is connected before it is used.
+func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
+	c := s.Config
+	engine, err := docker.New(c.Engine.Host)
+	if err != nil {
+		return nil, err
+	}
+	proxy := nginx.New(nginx.Config{
+		ConfigDir: c.Proxy.ConfigDir,
+		StateDir:  c.StateDir,
+		Namespace: c.Namespace,
+		Test:      c.Proxy.Test,
+		Reload:    c.Proxy.Reload,
+		Trusted:   c.Proxy.Trusted,
+		Admin:     c.Proxy.Admin,
+		Switch:    c.Proxy.Switch,
+	})
+	parts := &cli.Parts{Engine: engine, Proxy: proxy, Close: engine.Close}
+	if s.Look {
+		if _, err := os.Stat(c.StateDir); errors.Is(err, fs.ErrNotExist) {
+			return parts, nil // opening would make it
+		}
+	}
+	dir, err := state.Open(c.StateDir)
+	if err != nil {
+		return parts, err
+	}
+	history := state.OpenHistory(dir.HistoryPath(), s.Warn)
+	parts.Core = &converge.Host{
+		Namespace:   c.Namespace,
+		Definitions: s.Definitions,
+		Engine:      engine,
+		Subnet:      c.Engine.Subnet,
+		Proxy:       proxy,
+		Prober:      health.New(engine),
+		Store:       dir,
+		Secrets:     secret.New(dir.Key, runDir(c.Namespace)),
+		History:     history,
+		Emit:        s.Emit,
+		User:        s.User,
+	}
+	parts.Routes = dir.Routes
+	parts.History = history
+	parts.Close = func() error { return errors.Join(history.Close(), engine.Close()) }
+	return parts, nil
+}
+
+// runDir is where secrets that are files lie while their instances run: in
+// memory, gone with a reboot, and so are the instances.
+func runDir(namespace string) string { return filepath.Join("/run/conductor", namespace) }
