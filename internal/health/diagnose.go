@@ -387,7 +387,7 @@ func (x *examination) facts() []string {
 		}
 		l = append(l, f)
 	case c.State == engine.Running:
-		l = append(l, "runs since "+seconds(x.age()))
+		l = append(l, "has run "+seconds(x.age()))
 	case c.State != "":
 		l = append(l, "container is "+string(c.State))
 	}

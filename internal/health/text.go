@@ -37,6 +37,9 @@ func cut(s string, n int) string {
 
 // seconds writes a duration as people say it.
 func seconds(d time.Duration) string {
+	if d > 0 && d < 100*time.Millisecond {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
 	s := d.Seconds()
 	if s < 9.95 && s != float64(int(s)) {
 		return fmt.Sprintf("%.1f s", s)
