@@ -18,6 +18,9 @@ type Goal struct {
 	Service string `json:"service"`
 	// Running is what start and an upgrade set, and stop takes back.
 	Running bool `json:"running"`
+	// Removing is what remove sets: the route, the instances and at last the
+	// goal itself are to go.
+	Removing bool `json:"removing,omitempty"`
 	// Current is the committed release; nil before the first upgrade is done.
 	Current *Release `json:"current,omitempty"`
 	// Candidate is the release that an upgrade or rollback is bringing in.
@@ -55,6 +58,9 @@ type Candidate struct {
 	Since time.Time `json:"since"`
 	// Before is true once the command of upgrade.before has ended well.
 	Before bool `json:"before,omitempty"`
+	// Policy takes the place of the goal's when the candidate is committed: a
+	// candidate that fails leaves everything as it was.
+	Policy spec.Policy `json:"policy"`
 	// Rollback is true where the candidate was current once, and the release
 	// that it replaces shall not be what the next rollback goes to.
 	Rollback bool `json:"rollback,omitempty"`
@@ -67,15 +73,16 @@ type Kept struct {
 	Undone bool `json:"undone,omitempty"`
 }
 
-// Count is the number of replicas that should be.
-func (g *Goal) Count() int {
-	if g.Policy.Kind == spec.Job {
+// Count is the number of replicas that should be under the policy: the goal's,
+// or its candidate's.
+func (g *Goal) Count(p spec.Policy) int {
+	if p.Kind == spec.Job {
 		return 0
 	}
 	if g.Replicas != nil {
 		return *g.Replicas
 	}
-	return g.Policy.Replicas
+	return p.Replicas
 }
 
 // Commit makes the candidate the current release and keeps the one before it,
@@ -85,6 +92,7 @@ func (g *Goal) Commit() (dropped []Release) {
 	if c == nil {
 		return nil
 	}
+	g.Policy = c.Policy
 	kept := slices.DeleteFunc(slices.Clone(g.Kept), func(k Kept) bool { return k.Digest == c.Digest })
 	if g.Current != nil && g.Current.Digest != c.Digest {
 		kept = slices.Insert(kept, 0, Kept{Release: *g.Current, Undone: c.Rollback})
@@ -106,7 +114,7 @@ func (g *Goal) Drop() {
 	if g.Candidate == nil {
 		return
 	}
-	if g.Policy.Upgrade.Order == spec.StopFirst && g.Current != nil {
+	if g.Candidate.Policy.Upgrade.Order == spec.StopFirst && g.Current != nil {
 		g.Resume = g.Candidate.Since
 	}
 	g.Candidate = nil

@@ -1,0 +1,369 @@
+package converge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"conductor/internal/engine"
+	"conductor/internal/event"
+	"conductor/internal/fault"
+	"conductor/internal/goal"
+	"conductor/internal/health"
+	"conductor/internal/plan"
+	"conductor/internal/secret"
+	"conductor/internal/spec"
+)
+
+// callTimeout bounds a call of the engine that should take milliseconds: one
+// that hangs is tried again.
+const callTimeout = 30 * time.Second
+
+// action is one step with all that it needs to know. It runs beside the loop
+// and shares nothing with it that changes.
+type action struct {
+	*Host
+	service  string
+	goal     goal.Goal
+	step     plan.Step
+	instance plan.Instance // what was observed of the step's instance
+	target   health.Instance
+	health   spec.Health
+	last     *health.Result
+	shared   *shared
+	tags     map[string]string        // labels of the instance
+	ids      map[string]plan.Instance // all that exist, by name
+}
+
+// shared is what the actions of one loop read once.
+type shared struct {
+	mu       sync.Mutex
+	material map[string]secret.Material // by release
+	network  engine.Network
+	used     map[netip.Addr]bool
+}
+
+// action prepares a step.
+func (l *loop) action(s plan.Step) action {
+	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, ids: map[string]plan.Instance{}}
+	for name, c := range l.obs.containers {
+		a.ids[name] = instance(c)
+		if name == s.Instance {
+			a.instance, a.tags = instance(c), c.Labels
+			a.instance.OutSince, a.instance.InFlight = l.obs.draining(name)
+			a.target, a.health = l.target(a.instance), l.healthOf(a.instance)
+			if k := l.watch.known[c.ID]; k != nil && k.asked {
+				last := k.last
+				a.last = &last
+			}
+		}
+	}
+	return a
+}
+
+// do performs the step and decides nothing.
+func (a action) do(ctx context.Context) result {
+	r := result{step: a.step}
+	switch a.step.Do {
+	case plan.Before:
+		r.goal, r.err = a.before(ctx)
+	case plan.Create:
+		r.err = a.create(ctx)
+	case plan.Start:
+		r.err = a.start(ctx)
+	case plan.Route:
+		r.err = a.route(ctx)
+	case plan.Stop:
+		r.err = a.stop(ctx)
+	case plan.Remove:
+		r.err = a.remove(ctx)
+	case plan.Commit:
+		r.goal, r.err = a.commit(ctx)
+	case plan.Drop:
+		r.goal, r.failure, r.err = a.drop(ctx)
+	default:
+		r.err = fmt.Errorf("unknown step %q", a.step.Do)
+	}
+	if r.err != nil && !transient(r.err) {
+		a.say(event.Failed, a.step.Cause, a.step.Name()+": "+r.err.Error())
+	}
+	return r
+}
+
+// say tells what happened to the step's instance.
+func (a action) say(name event.Name, cause, detail string) {
+	a.tell(event.Event{Event: name, Service: a.service, Revision: a.step.Revision, Instance: a.step.Instance,
+		Container: a.step.ID, Cause: cause, Detail: detail})
+}
+
+func (h *Host) tell(e event.Event) {
+	e.Time = time.Now()
+	if h.Emit != nil {
+		h.Emit(e)
+	}
+	if h.History != nil {
+		h.History.Event(e)
+	}
+}
+
+// release finds a release of the goal by its digest.
+func (a action) release(digest string) (goal.Release, error) {
+	for _, r := range a.goal.Releases() {
+		if r.Digest == digest {
+			return r, nil
+		}
+	}
+	return goal.Release{}, fmt.Errorf("release %.12s of %s is not in its goal any more", digest, a.service)
+}
+
+func (a action) create(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := a.release(a.step.Release)
+	if err != nil {
+		return err
+	}
+	c := engine.Create{Name: a.step.Instance, Image: r.Image, Labels: a.labels(a.service, r, a.goal.Epoch, a.step), Spec: r.Container}
+	m, err := a.readMaterial(ctx, r)
+	if err != nil {
+		return err
+	}
+	c.Env = m.Env
+	if c.Files, err = a.Secrets.Place(c.Name, m.Files); err != nil {
+		return err
+	}
+	if c.Network, c.Address, err = a.address(ctx); err != nil {
+		return err
+	}
+	id, err := a.Engine.Create(ctx, c)
+	if errors.Is(err, engine.ErrConflict) {
+		id, err = a.adopt(ctx, c)
+	}
+	if err != nil {
+		return err
+	}
+	a.step.ID = id
+	a.say(event.Created, a.step.Cause, c.Address.String())
+	return nil
+}
+
+// adopt takes a container whose create was answered by nobody: the name is a
+// function of what it is, and the labels have to agree.
+func (a action) adopt(ctx context.Context, want engine.Create) (string, error) {
+	c, err := a.Engine.Inspect(ctx, want.Name)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range []string{LabelNamespace, LabelService, LabelRelease, LabelSlot, LabelKind} {
+		if c.Labels[l] != want.Labels[l] {
+			return "", fmt.Errorf("the container name %s is taken by a container that is not ours (%.12s): remove or rename it", want.Name, c.ID)
+		}
+	}
+	return c.ID, nil
+}
+
+// readMaterial reads a release's environment once for all instances.
+func (a action) readMaterial(ctx context.Context, r goal.Release) (secret.Material, error) {
+	a.shared.mu.Lock()
+	defer a.shared.mu.Unlock()
+	if m, ok := a.shared.material[r.Digest]; ok {
+		return m, nil
+	}
+	m, err := a.Secrets.Read(ctx, r.Container)
+	if err != nil {
+		return m, err
+	}
+	a.shared.material[r.Digest] = m
+	return m, nil
+}
+
+// address takes the next address on the instances' network: never one that a
+// container of ours still has, dead or alive, nor one that is still routed.
+func (a action) address(ctx context.Context) (network string, addr netip.Addr, err error) {
+	s := a.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.network.Name == "" {
+		if s.network, err = a.Engine.Network(ctx, a.Namespace, a.Subnet, a.mine("", "")); err != nil {
+			return "", addr, fmt.Errorf("network %s: %w", a.Namespace, err)
+		}
+	}
+	if s.used == nil {
+		if s.used, err = a.usedAddresses(ctx); err != nil {
+			return "", addr, err
+		}
+		s.used[s.network.Gateway] = true
+	}
+	addr, err = a.Store.Address(ctx, s.network.Subnet, s.used)
+	if err == nil {
+		s.used[addr] = true
+	}
+	return s.network.Name, addr, err
+}
+
+func (h *Host) usedAddresses(ctx context.Context) (map[netip.Addr]bool, error) {
+	used := map[netip.Addr]bool{}
+	list, err := h.Engine.List(ctx, h.mine("", ""))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range list {
+		used[c.Address] = true
+	}
+	routes, err := h.Store.Routes()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range routes.Table.Routes {
+		for _, t := range r.Targets {
+			used[t.Addr.Addr()] = true
+		}
+	}
+	return used, nil
+}
+
+func (a action) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := a.Engine.Start(ctx, a.step.ID); err != nil {
+		return err
+	}
+	if a.step.Again {
+		a.say(event.Restored, a.step.Cause, "")
+		return nil
+	}
+	a.say(event.Started, "", "")
+	return nil
+}
+
+func (a action) stop(ctx context.Context) error {
+	grace := a.grace()
+	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
+	defer cancel()
+	if !a.instance.OutSince.IsZero() {
+		detail := "nothing in flight"
+		if a.instance.InFlight > 0 {
+			detail = fmt.Sprintf("the drain deadline passed with %d in flight", a.instance.InFlight)
+		}
+		a.say(event.Drained, "", detail)
+	}
+	if err := a.Engine.Stop(ctx, a.step.ID, grace); err != nil && !notFound(err) {
+		return err
+	}
+	a.say(event.Stopped, a.step.Cause, "")
+	return nil
+}
+
+// grace is the time that the instance was promised when it was made.
+func (a action) grace() time.Duration {
+	g, err := time.ParseDuration(a.tags[LabelGrace])
+	if err != nil {
+		return 10 * time.Second // the engine's own default
+	}
+	return g
+}
+
+func (a action) remove(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := a.Engine.Remove(ctx, a.step.ID); err != nil && !notFound(err) {
+		return err
+	}
+	if err := a.Secrets.Clear(a.step.Instance); err != nil {
+		return err
+	}
+	a.say(event.Removed, a.step.Cause, "")
+	return nil
+}
+
+// commit makes the candidate current. Images that no release needs any more
+// lose the name that kept them.
+func (a action) commit(ctx context.Context) (*goal.Goal, error) {
+	g := a.goal
+	dropped := g.Commit()
+	if err := a.Store.PutGoal(g); err != nil {
+		return nil, err
+	}
+	a.say(event.Committed, a.step.Cause, "")
+	for _, r := range dropped {
+		a.untag(ctx, a.service, g, r)
+	}
+	return &g, nil
+}
+
+// drop gives the candidate up, after finding out what was wrong with it.
+func (a action) drop(ctx context.Context) (*goal.Goal, error, error) {
+	var failure error
+	c := a.goal.Candidate.Release
+	if a.step.Failed {
+		failure = a.diagnose(ctx)
+	} else {
+		a.say(event.Failed, a.step.Cause, "the candidate is given up")
+	}
+	g := a.goal
+	g.Drop()
+	if err := a.Store.PutGoal(g); err != nil {
+		return nil, failure, err
+	}
+	a.untag(ctx, a.service, g, c)
+	return &g, failure, nil
+}
+
+// untag takes away the name that kept a release's image, unless the goal
+// still needs it. Failing costs disk space only, and prune makes up for it.
+func (h *Host) untag(ctx context.Context, service string, g goal.Goal, r goal.Release) {
+	for _, k := range g.Releases() {
+		if k.Digest == r.Digest {
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := h.Engine.Untag(ctx, r.Tag(h.Namespace, service)); err != nil {
+		h.tell(event.Event{Event: event.Warning, Service: service, Revision: r.Revision,
+			Detail: "image of " + r.Revision + " not untagged, `conductor prune` will: " + err.Error()})
+	}
+}
+
+// diagnose says what is wrong with the step's instance, keeps its last words
+// in the history, and returns the error that the verb ends with.
+func (a action) diagnose(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	what := fmt.Sprintf("%s did not become healthy", a.step.Revision)
+	if a.step.Instance == "" {
+		a.say(event.Failed, "", a.step.Cause)
+		return fault.New(fault.ErrUnhealthy, "", "%s: %s", what, a.step.Cause)
+	}
+	c, err := a.Engine.Inspect(ctx, a.step.ID)
+	if err != nil {
+		a.say(event.Failed, "", a.step.Cause)
+		return fault.New(fault.ErrUnhealthy, "", "%s: %s", what, a.step.Cause)
+	}
+	if c.Error == "" {
+		c.Error = a.instance.Broken
+	}
+	d := health.Diagnose(ctx, a.Engine, a.target, a.health, a.last, c)
+	a.say(event.Failed, d.Summary, text(d))
+	return fault.New(fault.ErrUnhealthy, d.Hint, "%s: %s", what, text(d))
+}
+
+// text is a diagnosis in full: the sentence, the facts, the last log lines.
+func text(d health.Diagnosis) string {
+	var b strings.Builder
+	b.WriteString(d.Summary)
+	for _, l := range d.Lines {
+		b.WriteString("\n  " + l)
+	}
+	if len(d.Log) > 0 {
+		b.WriteString("\n  its last log lines:")
+	}
+	for _, l := range d.Log {
+		b.WriteString("\n    " + l)
+	}
+	return b.String()
+}

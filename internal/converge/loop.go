@@ -1,0 +1,512 @@
+package converge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"conductor/internal/engine"
+	"conductor/internal/event"
+	"conductor/internal/fault"
+	"conductor/internal/goal"
+	"conductor/internal/health"
+	"conductor/internal/plan"
+	"conductor/internal/proxy"
+	"conductor/internal/secret"
+	"conductor/internal/spec"
+)
+
+const (
+	// patience is how long an engine or a proxy that does not answer is waited
+	// for: a restart of either takes less.
+	patience = 20 * time.Second
+	// proofs is how often a switch that was taken without being served is
+	// handed to the proxy again, before it counts as refused.
+	proofs = 3
+)
+
+// loop brings one service to its goal: observe, plan, act, observe again. It
+// holds the service's lock for as long as it runs, so it may keep the goal in
+// memory, and writes every change of it before acting on it.
+type loop struct {
+	*Host
+	service string
+	goal    goal.Goal
+	next    func(plan.Input) plan.Output // plan.Next; tests break it on purpose
+
+	obs   *observer
+	watch *watcher
+	work  context.Context // ends with run, not with the caller's patience
+
+	doing   map[string]plan.Step
+	results chan result
+	events  chan engine.Event
+	running sync.WaitGroup
+
+	before   context.CancelFunc // ends upgrade.before
+	held     map[string]hold    // steps that failed for now, by key
+	broken   map[string]string  // containers that could not be started, by ID
+	refused  []plan.Refusal
+	made     map[string]bool // instances that this loop created
+	shared   *shared
+	unproved int // switches in a row that were taken and not served
+	abort    string
+	failure  error // why the candidate was given up
+	changed  bool
+	outage   outage
+}
+
+// hold keeps a step from being tried again at once.
+type hold struct {
+	since, until time.Time
+	gap          time.Duration
+	err          error
+}
+
+// result is the end of a step.
+type result struct {
+	step plan.Step
+	err  error
+	// goal is the goal as the step has written it; nil: it did not.
+	goal *goal.Goal
+	// failure is what a dropped candidate failed of, diagnosed.
+	failure error
+}
+
+func (h *Host) loop(g goal.Goal) *loop {
+	next := h.plan
+	if next == nil {
+		next = plan.Next
+	}
+	return &loop{
+		Host: h, service: g.Service, goal: g, next: next,
+		obs: newObserver(h, g.Service), watch: newWatcher(h.Prober),
+		doing: map[string]plan.Step{}, results: make(chan result, 16), events: make(chan engine.Event, 64),
+		held: map[string]hold{}, broken: map[string]string{}, made: map[string]bool{},
+		shared: &shared{material: map[string]secret.Material{}},
+	}
+}
+
+// run returns when the goal is reached, when it cannot be, or when ctx is done
+// and what can be taken back is. The goal it left is in l.goal.
+func (l *loop) run(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	l.work = work
+	defer func() {
+		cancel()
+		l.watch.close()
+		l.running.Wait()
+	}()
+	ready := l.listen()
+	select {
+	case <-ready:
+	case <-ctx.Done():
+	}
+	trial := l.goal.Candidate != nil
+	lost := hold{} // observations that failed
+	for {
+		now := time.Now()
+		in, err := l.observe(now)
+		if err != nil {
+			if !transient(err) {
+				return err
+			}
+			lost = lost.again(now, err)
+			if now.Sub(lost.since) > patience || ctx.Err() != nil {
+				return l.giveUp(err)
+			}
+			l.obs.changed("")
+			l.wait(nil, lost.until)
+			continue
+		}
+		lost = hold{}
+		out := l.next(in)
+		started := l.start(out.Steps, now)
+		if started == 0 && len(l.doing) == 0 {
+			if out.Settled(in) {
+				return l.failure
+			}
+			if err := l.stuck(in, out); err != nil {
+				return err
+			}
+		}
+		done := ctx.Done()
+		if ctx.Err() != nil {
+			done = nil
+			if !trial {
+				return interruption(ctx)
+			}
+			if l.abort == "" {
+				l.giveWay(ctx)
+				continue
+			}
+		}
+		l.wait(done, l.wakeAt(out))
+	}
+}
+
+// listen subscribes to the engine's events; the channel closes when none is
+// missed any more, or when the engine cannot be listened to for now.
+func (l *loop) listen() <-chan struct{} {
+	ready := make(chan struct{})
+	var once sync.Once
+	open := func() { once.Do(func() { close(ready) }) }
+	l.running.Go(func() {
+		defer open()
+		for l.work.Err() == nil {
+			_ = l.Engine.Events(l.work, l.mine(l.service, KindService), open, func(e engine.Event) {
+				select {
+				case l.events <- e:
+				case <-l.work.Done():
+				}
+			})
+			open()
+			select {
+			case <-time.After(250 * time.Millisecond):
+			case <-l.work.Done():
+			}
+		}
+	})
+	return ready
+}
+
+// observe takes one snapshot of reality.
+func (l *loop) observe(now time.Time) (plan.Input, error) {
+	ctx, cancel := context.WithTimeout(l.work, callTimeout)
+	defer cancel()
+	if err := l.obs.refresh(ctx, now); err != nil {
+		return plan.Input{}, fmt.Errorf("list the containers of %s: %w", l.service, err)
+	}
+	is := l.obs.instances()
+	for n := range is {
+		is[n].Broken = l.broken[is[n].ID]
+	}
+	http := l.goal.Policy.HTTP != nil || l.goal.Candidate != nil && l.goal.Candidate.Policy.HTTP != nil
+	px, err := l.obs.route(ctx, http, is, now)
+	if err != nil {
+		return plan.Input{}, err
+	}
+	if px.HTTP != nil {
+		l.unproved = 0
+	}
+	l.probe(is)
+	l.watch.fill(is, l.healthOf)
+	in := plan.Input{Namespace: l.Namespace, Goal: l.goal, Instances: is, Proxy: px,
+		Refused: l.refused, Abort: l.abort, Now: now}
+	for _, s := range l.doing {
+		in.Doing = append(in.Doing, s)
+	}
+	return in, nil
+}
+
+// probe keeps a watch on every instance that may serve, and on no other: one
+// that drains is left alone.
+func (l *loop) probe(is []plan.Instance) {
+	alive := map[string]bool{}
+	for _, i := range is {
+		_, inFlight := l.doing[string(plan.Start)+" "+i.Name]
+		if i.State != engine.Running || inFlight || !l.wanted(i) {
+			continue
+		}
+		alive[i.ID] = true
+		l.watch.watch(l.work, l.target(i), l.healthOf(i))
+	}
+	for id := range l.watch.known {
+		if !alive[id] {
+			l.watch.unwatch(id)
+		}
+	}
+}
+
+// wanted: the goal names the instance's release, and the instance is not leaving.
+func (l *loop) wanted(i plan.Instance) bool {
+	if !l.goal.Running || i.Route == plan.Out && !i.OutSince.IsZero() {
+		return false
+	}
+	c := l.goal.Candidate
+	return l.goal.Current != nil && l.goal.Current.Digest == i.Release || c != nil && c.Digest == i.Release
+}
+
+func (l *loop) policyOf(i plan.Instance) spec.Policy {
+	if c := l.goal.Candidate; c != nil && c.Digest == i.Release {
+		return c.Policy
+	}
+	return l.goal.Policy
+}
+
+func (l *loop) healthOf(i plan.Instance) spec.Health { return l.policyOf(i).Health }
+
+// target is the instance as a probe asks it: as a client of the proxy would.
+func (l *loop) target(i plan.Instance) health.Instance {
+	t := health.Instance{Name: i.Name, Container: i.ID, Addr: i.Addr, StartedAt: i.StartedAt, Proto: "http"}
+	if h := l.policyOf(i).HTTP; h != nil {
+		if len(h.Hosts) > 0 {
+			t.Host = h.Hosts[0]
+		}
+		if h.TLS != nil {
+			t.Proto = "https"
+		}
+	}
+	return t
+}
+
+// start begins the steps that are not held back, and returns how many.
+func (l *loop) start(steps []plan.Step, now time.Time) int {
+	n := 0
+	for _, s := range steps {
+		if h, ok := l.held[s.Key()]; ok && now.Before(h.until) {
+			continue
+		}
+		n++
+		l.doing[s.Key()] = s
+		ctx := l.work
+		if s.Do == plan.Before {
+			ctx, l.before = context.WithCancel(ctx)
+		}
+		a := l.action(s)
+		l.running.Go(func() {
+			r := a.do(ctx)
+			select {
+			case l.results <- r:
+			case <-l.work.Done():
+			}
+		})
+	}
+	return n
+}
+
+// wakeAt is the earliest time at which something changes by itself.
+func (l *loop) wakeAt(out plan.Output) time.Time {
+	at := time.Now().Add(relist)
+	if !out.LookAt.IsZero() && out.LookAt.Before(at) {
+		at = out.LookAt
+	}
+	for _, s := range out.Steps {
+		if h, ok := l.held[s.Key()]; ok && h.until.Before(at) {
+			at = h.until
+		}
+	}
+	return at
+}
+
+// wait returns when there is something new to see, or at the given time.
+func (l *loop) wait(done <-chan struct{}, at time.Time) {
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	select {
+	case r := <-l.results:
+		l.ended(r)
+	case e := <-l.events:
+		l.happened(e)
+	case p := <-l.watch.found:
+		l.answered(p)
+	case <-timer.C:
+		if l.obs.routesKnown && len(l.doing) == 0 {
+			l.obs.routesKnown = false
+		}
+	case <-done:
+	}
+	for { // whatever else has come by now belongs to the same look
+		select {
+		case r := <-l.results:
+			l.ended(r)
+		case e := <-l.events:
+			l.happened(e)
+		case p := <-l.watch.found:
+			l.answered(p)
+		default:
+			return
+		}
+	}
+}
+
+func (l *loop) happened(e engine.Event) { l.obs.changed(e.ID) }
+
+func (l *loop) answered(p probed) {
+	if !l.watch.take(p) {
+		return
+	}
+	for _, c := range l.obs.containers {
+		if c.ID == p.id {
+			i := instance(c)
+			l.tell(event.Healthy, i.Name, i.ID, i.Revision, "", p.result.Text)
+		}
+	}
+}
+
+// ended takes the end of a step into account. What it changed is observed, not
+// believed.
+func (l *loop) ended(r result) {
+	key := r.step.Key()
+	delete(l.doing, key)
+	l.obs.changed(r.step.ID)
+	if c, ok := l.obs.containers[r.step.Instance]; ok {
+		l.obs.changed(c.ID)
+	}
+	if r.step.Do == plan.Route {
+		l.obs.routesKnown = false
+	}
+	if r.step.Do == plan.Before {
+		l.before = nil
+	}
+	if r.goal != nil {
+		l.goal = *r.goal
+	}
+	if r.failure != nil && l.failure == nil {
+		l.failure = r.failure
+	}
+	if r.err == nil {
+		l.changed = true
+		delete(l.held, key)
+		l.succeeded(r.step)
+		return
+	}
+	l.failed(r)
+}
+
+func (l *loop) succeeded(s plan.Step) {
+	l.outage.ended(s, time.Now())
+	switch s.Do {
+	case plan.Create:
+		l.made[s.Instance] = true
+		l.refused = slices.DeleteFunc(l.refused, func(r plan.Refusal) bool { return r.Release == s.Release && r.Slot == s.Slot })
+	case plan.Start:
+		l.watch.forget(s.ID)
+	case plan.Route:
+		l.unproved++
+		if l.unproved > proofs {
+			l.refuse(fault.New(fault.ErrProxyRefused, "see the proxy's error log; is another program in its place?",
+				"route %s: the proxy took the change %d times and does not serve it: %w", l.service, l.unproved, proxy.ErrRefused))
+		}
+	}
+}
+
+// failed decides what a failed step means: try again soon, give the candidate
+// up, or a refusal that the planner takes into account.
+func (l *loop) failed(r result) {
+	s, now := r.step, time.Now()
+	switch {
+	case s.Do == plan.Before:
+		if l.abort == "" && !transient(r.err) {
+			l.failure, l.abort = r.err, "upgrade.before failed"
+			return
+		}
+		l.hold(s, now, r.err)
+	case transient(r.err):
+		l.hold(s, now, r.err)
+	case s.Do == plan.Start:
+		l.broken[s.ID] = r.err.Error()
+	case s.Do == plan.Create && errors.Is(r.err, fault.ErrHost):
+		l.refuse(r.err)
+		l.refused = append(l.refused, plan.Refusal{Release: s.Release, Slot: s.Slot, Reason: r.err.Error(), At: now})
+	case s.Do == plan.Create:
+		l.refused = append(l.refused, plan.Refusal{Release: s.Release, Slot: s.Slot, Reason: r.err.Error(), At: now})
+	case s.Do == plan.Route:
+		l.hold(s, now, r.err)
+		l.refuse(r.err)
+	default:
+		l.hold(s, now, r.err)
+	}
+}
+
+// refuse gives the candidate up for a reason that is not its health.
+func (l *loop) refuse(err error) {
+	if l.goal.Candidate != nil && l.abort == "" {
+		l.failure, l.abort = err, err.Error()
+	}
+}
+
+func (l *loop) hold(s plan.Step, now time.Time, err error) {
+	l.held[s.Key()] = l.held[s.Key()].again(now, err)
+}
+
+// again waits a little longer each time, to at most a second.
+func (h hold) again(now time.Time, err error) hold {
+	if h.since.IsZero() {
+		h.since = now
+	}
+	h.gap = min(max(2*h.gap, 50*time.Millisecond), time.Second)
+	h.until, h.err = now.Add(h.gap), err
+	return h
+}
+
+// stuck says whether waiting is in vain: nothing is in flight, and what is
+// held back has failed for good, or for too long.
+func (l *loop) stuck(in plan.Input, out plan.Output) error {
+	for _, s := range out.Steps {
+		h := l.held[s.Key()]
+		if !transient(h.err) || in.Now.Sub(h.since) > patience {
+			return l.giveUp(fmt.Errorf("%s: %w", s.Name(), h.err))
+		}
+	}
+	if l.goal.Candidate != nil {
+		return nil
+	}
+	leaving := slices.ContainsFunc(in.Instances, func(i plan.Instance) bool {
+		return i.Running() && (l.goal.Current == nil || i.Release != l.goal.Current.Digest)
+	})
+	if leaving {
+		return nil // a release on its way out is seen out first
+	}
+	for _, t := range out.Trouble {
+		if t.Instance == "" || l.made[t.Instance] {
+			return l.giveUp(l.unhealthy(t))
+		}
+	}
+	return nil
+}
+
+// giveUp ends the loop short of its goal: the first reason counts.
+func (l *loop) giveUp(err error) error {
+	if l.failure != nil {
+		return l.failure
+	}
+	return err
+}
+
+// giveWay gives the candidate up because the caller asks for it.
+func (l *loop) giveWay(ctx context.Context) {
+	l.abort = "interrupted"
+	if errors.Is(context.Cause(ctx), fault.ErrTimeout) {
+		l.abort = "the time allowed is over"
+	}
+	if l.before != nil {
+		l.before()
+	}
+	if l.goal.Candidate != nil {
+		l.failure = interruption(ctx)
+	}
+}
+
+// unhealthy is the error of a verb whose instances do not become well.
+func (l *loop) unhealthy(t plan.Trouble) error {
+	a := l.action(plan.Step{Do: plan.Start, Instance: t.Instance, Revision: l.goal.Current.Revision, Cause: t.Cause})
+	a.step.ID = a.instance.ID
+	return a.diagnose(l.work)
+}
+
+// interruption is the error of a verb whose caller lost patience.
+func interruption(ctx context.Context) error {
+	class := fault.ErrInterrupted
+	if errors.Is(context.Cause(ctx), fault.ErrTimeout) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		class = fault.ErrTimeout
+	}
+	return fault.New(class, "", "%w before the goal was reached", class)
+}
+
+// transient: trying again can help.
+func transient(err error) bool {
+	return errors.Is(err, fault.ErrUnreachable) || errors.Is(err, engine.ErrUnreachable) || errors.Is(err, proxy.ErrUnreachable) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+func notFound(err error) bool { return errors.Is(err, engine.ErrNotFound) }
+
+// tell emits an event, and records it.
+func (l *loop) tell(name event.Name, instance, id, revision, cause, detail string) {
+	l.Host.tell(event.Event{Event: name, Service: l.service, Revision: revision, Instance: instance,
+		Container: id, Cause: cause, Detail: detail})
+}

@@ -1,0 +1,261 @@
+package converge
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"conductor/internal/engine"
+	"conductor/internal/health"
+	"conductor/internal/plan"
+	"conductor/internal/proxy"
+	"conductor/internal/spec"
+	"conductor/internal/state"
+)
+
+// relist is how often the containers are listed anew although no event came:
+// it makes up for events that were lost.
+const relist = 2 * time.Second
+
+// observer knows what is: the service's containers, their health, the routes.
+// It remembers only to ask less; forgetting everything costs a listing.
+type observer struct {
+	h       *Host
+	service string
+
+	containers map[string]engine.Container // by name
+	stale      map[string]bool             // IDs whose cached details no longer hold
+	listed     time.Time                   // zero: list anew
+
+	routes      state.Routes
+	routesKnown bool
+	outSince    map[string]time.Time // first seen proved out, where the file does not say
+	wasIn       map[string]bool
+	inFlight    map[string]int
+}
+
+func newObserver(h *Host, service string) *observer {
+	return &observer{h: h, service: service, containers: map[string]engine.Container{},
+		stale: map[string]bool{}, outSince: map[string]time.Time{}, wasIn: map[string]bool{}, inFlight: map[string]int{}}
+}
+
+// changed makes the next observation look at the container again; "" lists anew.
+func (o *observer) changed(id string) {
+	if id != "" {
+		o.stale[id] = true
+	}
+	o.listed = time.Time{}
+}
+
+// refresh brings the containers up to date.
+func (o *observer) refresh(ctx context.Context, now time.Time) error {
+	if !o.listed.IsZero() && now.Before(o.listed.Add(relist)) {
+		return nil
+	}
+	list, err := o.h.Engine.List(ctx, o.h.mine(o.service, KindService))
+	if err != nil {
+		return err
+	}
+	seen := map[string]engine.Container{}
+	for _, c := range list {
+		old, ok := o.containers[c.Name]
+		switch {
+		case ok && old.ID == c.ID && old.State == c.State && !o.stale[c.ID]:
+			c = old
+		case c.State == engine.Created || c.State == engine.Removing:
+			// A listing has all there is to know, but why it could not be started.
+		default:
+			full, err := o.h.Engine.Inspect(ctx, c.ID)
+			if notFound(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			c = full
+		}
+		seen[c.Name] = c
+	}
+	o.containers, o.stale, o.listed = seen, map[string]bool{}, now
+	return nil
+}
+
+// instances are the containers as the planner sees them, ordered by name.
+func (o *observer) instances() []plan.Instance {
+	names := make([]string, 0, len(o.containers))
+	for n := range o.containers {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	is := make([]plan.Instance, len(names))
+	for n, name := range names {
+		is[n] = instance(o.containers[name])
+	}
+	return is
+}
+
+// route observes the service's route, and fills it into the instances.
+func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now time.Time) (plan.Proxy, error) {
+	if !o.routesKnown {
+		r, err := o.h.Store.Routes()
+		if err != nil {
+			return plan.Proxy{}, err
+		}
+		o.routes, o.routesKnown = r, true
+	}
+	file, has := o.routes.Table.Route(o.service)
+	if !http && !has {
+		return plan.Proxy{Known: true}, nil
+	}
+	seen, err := o.h.Proxy.Observe(ctx)
+	served, serves := seen.Targets[o.service]
+	px := plan.Proxy{Known: err == nil, Has: has || serves, Targets: served}
+	if px.Known && seen.Routes && has && serves && slices.Equal(file.Targets, served) {
+		px.HTTP = &file.HTTP
+	}
+	names := func(ts []proxy.Target) map[string]bool {
+		m := map[string]bool{}
+		for _, t := range ts {
+			m[t.Instance] = true
+		}
+		return m
+	}
+	inFile, inProxy := names(file.Targets), names(served)
+	for n := range is {
+		i := &is[n]
+		switch {
+		case !px.Known && !has:
+			i.Route = plan.Out // there never was a route
+		case !px.Known || inFile[i.Name] != inProxy[i.Name]:
+			i.Route = plan.Unproved
+		case inProxy[i.Name]:
+			i.Route = plan.In
+		default:
+			i.Route = plan.Out
+		}
+		i.InFlight = seen.InFlight[i.Addr]
+		o.inFlight[i.Name] = i.InFlight
+		if i.Route != plan.Out {
+			o.wasIn[i.Name] = true
+			delete(o.outSince, i.Name)
+			continue
+		}
+		if t, ok := o.routes.Drains[i.Name]; ok {
+			i.OutSince = t
+			continue
+		}
+		if _, ok := o.outSince[i.Name]; !ok && (o.wasIn[i.Name] || i.InFlight > 0) {
+			o.outSince[i.Name] = now
+		}
+		i.OutSince = o.outSince[i.Name]
+	}
+	return px, nil
+}
+
+// draining says since when an instance is proved out, and what it still has in
+// flight; zero where it never was in.
+func (o *observer) draining(name string) (since time.Time, inFlight int) {
+	if t, ok := o.routes.Drains[name]; ok {
+		return t, o.inFlight[name]
+	}
+	return o.outSince[name], o.inFlight[name]
+}
+
+// watcher probes instances and keeps what they answered.
+type watcher struct {
+	prober health.Prober
+	found  chan probed
+	known  map[string]*watched // by container ID
+}
+
+type watched struct {
+	cancel context.CancelFunc // nil: it is not probed now
+	done   chan struct{}
+
+	asked, ever bool
+	failures    int
+	last        health.Result
+}
+
+type probed struct {
+	id     string
+	result health.Result
+}
+
+func newWatcher(p health.Prober) *watcher {
+	return &watcher{prober: p, found: make(chan probed, 64), known: map[string]*watched{}}
+}
+
+// watch starts to probe the instance, if it is not probed yet.
+func (w *watcher) watch(ctx context.Context, i health.Instance, h spec.Health) {
+	k := w.known[i.Container]
+	if k == nil {
+		k = &watched{}
+		w.known[i.Container] = k
+	}
+	if k.cancel != nil {
+		return
+	}
+	ctx, k.cancel = context.WithCancel(ctx)
+	k.done = make(chan struct{})
+	go func(done chan struct{}) {
+		defer close(done)
+		health.Watch(ctx, w.prober, i, h, func(r health.Result) {
+			select {
+			case w.found <- probed{i.Container, r}:
+			case <-ctx.Done():
+			}
+		})
+	}(k.done)
+}
+
+// unwatch stops to probe it; what it answered is kept.
+func (w *watcher) unwatch(id string) {
+	if k := w.known[id]; k != nil && k.cancel != nil {
+		k.cancel()
+		<-k.done
+		k.cancel = nil
+	}
+}
+
+// forget drops what is known of an instance: its process is another one now.
+func (w *watcher) forget(id string) {
+	w.unwatch(id)
+	delete(w.known, id)
+}
+
+func (w *watcher) close() {
+	for id := range w.known {
+		w.unwatch(id)
+	}
+}
+
+// take keeps an answer, and says whether the instance has just become well.
+func (w *watcher) take(p probed) (becameWell bool) {
+	k := w.known[p.id]
+	if k == nil || k.cancel == nil {
+		return false // an answer that came after the question was taken back
+	}
+	k.asked, k.last = true, p.result
+	if !p.result.OK {
+		k.failures++
+		return false
+	}
+	becameWell = !k.ever
+	k.failures, k.ever = 0, true
+	return becameWell
+}
+
+// fill writes what is known of their health into the instances.
+func (w *watcher) fill(is []plan.Instance, h func(plan.Instance) spec.Health) {
+	for n := range is {
+		i := &is[n]
+		k := w.known[i.ID]
+		if k == nil {
+			continue
+		}
+		i.Asked, i.EverWell, i.Failures, i.LastWord = k.asked, k.ever, k.failures, k.last.Text
+		// One failed probe is not sickness: unhealthy_after of them are.
+		i.Well = k.ever && k.failures < max(h(*i).UnhealthyAfter, 1)
+	}
+}

@@ -1,0 +1,146 @@
+package converge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"conductor/internal/event"
+	"conductor/internal/plan"
+	"conductor/internal/proxy"
+	"conductor/internal/state"
+)
+
+// routeTimeout bounds a switch of the proxy, its test, reload and proof.
+const routeTimeout = 60 * time.Second
+
+// drainsKept is how long the note of a drain is kept that nobody took back: of
+// an instance that vanished, or of a service that was forgotten.
+const drainsKept = 24 * time.Hour
+
+// route hands the proxy the service's new targets, and sees them proved. The
+// file says first what will be; which of the two is true is observed, so a
+// crash in between leaves routes that are neither proved in nor out.
+func (a action) route(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+	defer cancel()
+	release, err := a.Store.LockProxy(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	before, err := a.Store.Routes()
+	if err != nil {
+		return err
+	}
+	after := before
+	old, _ := before.Table.Route(a.service)
+	if a.step.Gone {
+		after.Table = before.Table.Without(a.service)
+	} else {
+		after.Table = before.Table.With(proxy.Route{Service: a.service, HTTP: *a.step.HTTP, Targets: a.step.Targets})
+	}
+	in, out := changes(old.Targets, a.step.Targets)
+	after.Drains = a.drains(before.Drains, nil)
+	if err := a.Store.PutRoutes(after); err != nil {
+		return err
+	}
+	change, err := a.Proxy.Apply(ctx, after.Table)
+	if err != nil {
+		return errors.Join(err, a.unput(err, before))
+	}
+	a.proved(in, out, change)
+	if len(out) > 0 {
+		after.Drains = a.drains(after.Drains, out)
+		return a.Store.PutRoutes(after)
+	}
+	return nil
+}
+
+// unput takes the file back where the proxy has refused what it says.
+func (a action) unput(err error, before state.Routes) error {
+	if !errors.Is(err, proxy.ErrRefused) {
+		return nil // what the proxy serves is not known: the next observation tells
+	}
+	if err := a.Store.PutRoutes(before); err != nil {
+		return fmt.Errorf("routes file not restored: %w", err)
+	}
+	return nil
+}
+
+// drains notes when instances were proved out, and forgets those that came in
+// again, are gone, or are long past.
+func (a action) drains(old map[string]time.Time, out []proxy.Target) map[string]time.Time {
+	now := time.Now()
+	m := map[string]time.Time{}
+	for name, t := range old {
+		if now.Sub(t) < drainsKept {
+			m[name] = t
+		}
+	}
+	for _, t := range a.step.Targets {
+		delete(m, t.Instance)
+	}
+	for _, t := range out {
+		m[t.Instance] = now
+	}
+	return m
+}
+
+// changes are the targets that come in, and those that go out.
+func changes(old, want []proxy.Target) (in, out []proxy.Target) {
+	for _, t := range want {
+		if !slices.Contains(old, t) {
+			in = append(in, t)
+		}
+	}
+	for _, t := range old {
+		if !slices.Contains(want, t) {
+			out = append(out, t)
+		}
+	}
+	return in, out
+}
+
+// proved tells what the proxy has proved, instance by instance.
+func (a action) proved(in, out []proxy.Target, change proxy.Change) {
+	tell := func(name event.Name, t proxy.Target, cause string) {
+		s := a
+		s.step.Instance, s.step.ID, s.step.Revision = t.Instance, a.ids[t.Instance].ID, a.ids[t.Instance].Revision
+		s.say(name, cause, t.Addr.String())
+	}
+	for _, t := range in {
+		if change.Written {
+			tell(event.Configured, t, "")
+		}
+		if change.Reloaded {
+			tell(event.Reloaded, t, "")
+		}
+		tell(event.Routed, t, a.step.Cause)
+	}
+	for _, t := range out {
+		tell(event.Unrouted, t, a.step.Cause)
+	}
+	if len(in)+len(out) == 0 && change.Reloaded {
+		a.say(event.Reloaded, a.step.Cause, "")
+	}
+}
+
+// outage adds up how long a service that should serve had nobody to do it.
+type outage struct {
+	since time.Time
+	total time.Duration
+}
+
+func (o *outage) ended(s plan.Step, now time.Time) {
+	switch {
+	case s.Do != plan.Route || s.Gone:
+	case len(s.Targets) == 0 && o.since.IsZero():
+		o.since = now
+	case len(s.Targets) > 0 && !o.since.IsZero():
+		o.total += now.Sub(o.since)
+		o.since = time.Time{}
+	}
+}

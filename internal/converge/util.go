@@ -1,0 +1,45 @@
+package converge
+
+import (
+	"errors"
+	"sync"
+
+	"conductor/internal/fault"
+)
+
+// firstOf returns the first that is not zero.
+func firstOf[T comparable](vs ...T) (zero T) {
+	for _, v := range vs {
+		if v != zero {
+			return v
+		}
+	}
+	return zero
+}
+
+// outcomeWord is how the history calls the end of a verb.
+func outcomeWord(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, fault.ErrInterrupted):
+		return "interrupted"
+	case errors.Is(err, fault.ErrTimeout):
+		return "timeout"
+	}
+	return "failed"
+}
+
+// inParallel calls f for 0 … n-1, at most limit at once.
+func inParallel(n, limit int, f func(int)) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, limit)
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			f(i)
+		})
+	}
+	wg.Wait()
+}

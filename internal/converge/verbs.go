@@ -1,0 +1,362 @@
+package converge
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"conductor/internal/event"
+	"conductor/internal/fault"
+	"conductor/internal/goal"
+	"conductor/internal/plan"
+	"conductor/internal/spec"
+	"conductor/internal/state"
+)
+
+// Upgrade makes the revision's release the goal and brings the host there. It
+// fails early, with what serves untouched. With nothing to change it does
+// nothing and says so.
+func (h *Host) Upgrade(ctx context.Context, id, revision string) (Outcome, error) {
+	return h.verb(ctx, id, "upgrade", revision, func(ctx context.Context, g *goal.Goal) error {
+		return h.upgrade(ctx, g, id, revision)
+	})
+}
+
+func (h *Host) upgrade(ctx context.Context, g *goal.Goal, id, revision string) error {
+	s, err := h.definition(id)
+	if err != nil {
+		return err
+	}
+	r, err := h.resolve(ctx, s, revision)
+	if err != nil {
+		return err
+	}
+	if err := h.checkProxy(ctx, id, s.Policy); err != nil {
+		return err
+	}
+	h.setCandidate(g, r, s.Policy, false)
+	return nil
+}
+
+// setCandidate makes the release the goal; where it is current already, only
+// the policy changes.
+func (h *Host) setCandidate(g *goal.Goal, r goal.Release, p spec.Policy, rollback bool) {
+	if !g.Running && g.Current != nil {
+		g.Epoch++ // what was stopped is replaced, not revived
+	}
+	g.Removing = false
+	if g.Current != nil && g.Current.Digest == r.Digest {
+		g.Candidate, g.Running, g.Policy = nil, true, p
+		return
+	}
+	c := goal.Candidate{Release: r, Since: time.Now().UTC(), Policy: p, Rollback: rollback}
+	if g.Candidate != nil && g.Candidate.Digest == r.Digest {
+		c.Since, c.Before = g.Candidate.Since, g.Candidate.Before // an interrupted upgrade goes on
+	}
+	if g.Current == nil {
+		g.Policy = p
+	}
+	g.Candidate, g.Running = &c, true
+}
+
+// Rollback makes the last committed release before the current one the goal,
+// or the newest of the named revision, with today's policy.
+func (h *Host) Rollback(ctx context.Context, id, revision string) (Outcome, error) {
+	return h.verb(ctx, id, "rollback", revision, func(ctx context.Context, g *goal.Goal) error {
+		return h.rollback(ctx, g, revision)
+	})
+}
+
+func (h *Host) rollback(ctx context.Context, g *goal.Goal, revision string) error {
+	if g.Current == nil {
+		return neverDeployed(g.Service)
+	}
+	r, ok := g.Previous(revision)
+	if c := g.Candidate; c != nil && c.Rollback && (revision == "" || c.Revision == revision) {
+		r, ok = c.Release, true // an interrupted rollback goes on
+	}
+	if !ok && revision == "" {
+		return fault.New(fault.ErrUsage, "upgrade to the revision that you want", "rollback %s: no release before %s is kept", g.Service, g.Current.Revision)
+	}
+	if !ok {
+		return fault.New(fault.ErrUsage, "`conductor service status --id "+g.Service+"` lists the kept ones; or upgrade to it",
+			"rollback %s: no kept release is of revision %s", g.Service, revision)
+	}
+	if _, err := h.Engine.Image(ctx, r.Image); err != nil {
+		if notFound(err) {
+			return fault.New(fault.ErrImage, "upgrade to the revision instead: that fetches the image", "image of %s (%.19s) is not on this host any more", r.Revision, r.Image)
+		}
+		return err
+	}
+	p := g.Policy
+	if s, err := h.definition(g.Service); err == nil {
+		p = s.Policy
+	} else {
+		h.tell(event.Event{Event: event.Warning, Service: g.Service, Detail: "rolled back with the policy applied last: " + err.Error()})
+	}
+	if err := h.checkProxy(ctx, g.Service, p); err != nil {
+		return err
+	}
+	h.setCandidate(g, r, p, true)
+	return nil
+}
+
+// Stop takes the service out of the proxy and stops its instances. It stays
+// stopped until Start or Upgrade.
+func (h *Host) Stop(ctx context.Context, id string) (Outcome, error) {
+	return h.verb(ctx, id, "stop", "", func(_ context.Context, g *goal.Goal) error {
+		if g.Current == nil && g.Candidate == nil {
+			return neverDeployed(id)
+		}
+		g.Candidate, g.Running = nil, false
+		return nil
+	})
+}
+
+// Start takes Stop back.
+func (h *Host) Start(ctx context.Context, id string) (Outcome, error) {
+	return h.verb(ctx, id, "start", "", func(_ context.Context, g *goal.Goal) error {
+		if g.Current == nil {
+			return neverDeployed(id)
+		}
+		if !g.Running {
+			g.Epoch++
+		}
+		g.Running = true
+		return nil
+	})
+}
+
+// Restart replaces all instances by fresh ones of the same release, one slot
+// after the other. A stopped service starts.
+func (h *Host) Restart(ctx context.Context, id string) (Outcome, error) {
+	return h.verb(ctx, id, "restart", "", func(_ context.Context, g *goal.Goal) error {
+		if g.Current == nil {
+			return neverDeployed(id)
+		}
+		g.Epoch++
+		g.Running = true
+		return nil
+	})
+}
+
+// Scale sets the number of replicas; nil gives it back to the definition.
+func (h *Host) Scale(ctx context.Context, id string, replicas *int) (Outcome, error) {
+	return h.verb(ctx, id, "scale", "", func(_ context.Context, g *goal.Goal) error {
+		if g.Current == nil {
+			return neverDeployed(id)
+		}
+		switch {
+		case replicas == nil:
+			if s, err := h.definition(id); err == nil {
+				g.Policy.Replicas = s.Policy.Replicas
+			}
+		case *replicas < 0:
+			return fault.New(fault.ErrUsage, "", "scale %s: %d replicas cannot be", id, *replicas)
+		case g.Policy.Kind == spec.Job:
+			return fault.New(fault.ErrUsage, "", "scale %s: a job has no replicas", id)
+		case *replicas > 1 && len(g.Current.Container.Ports) > 0:
+			return fault.New(fault.ErrDefinition, "publish no ports, or stay at 1", "scale %s: its published ports can belong to one replica", id)
+		}
+		g.Replicas = replicas
+		return nil
+	})
+}
+
+// Remove stops the service and forgets it; its definition is not touched.
+func (h *Host) Remove(ctx context.Context, id string) (Outcome, error) {
+	return h.verb(ctx, id, "remove", "", func(_ context.Context, g *goal.Goal) error {
+		if g.Current == nil && g.Candidate == nil && !g.Removing {
+			return neverDeployed(id)
+		}
+		g.Candidate, g.Running, g.Removing = nil, false, true
+		return nil
+	})
+}
+
+func neverDeployed(id string) error {
+	return fault.New(fault.ErrUsage, fmt.Sprintf("conductor service upgrade --id %s --revision REVISION", id), "%s was never deployed on this host", id)
+}
+
+// verb changes the goal of one service under its lock, writes it, and lets the
+// loop bring the host there. All verbs are this, with another change.
+func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(context.Context, *goal.Goal) error) (out Outcome, err error) {
+	began := time.Now()
+	out = Outcome{Service: id, Verb: verb}
+	defer func() {
+		out.Took = time.Since(began)
+		if ctx.Err() != nil && err != nil && transient(err) {
+			err = interruption(ctx)
+		}
+		if err != nil {
+			err = fmt.Errorf("%s %s: %w", verb, id, err)
+		}
+	}()
+	if _, known := h.Definitions.Services[id]; !known {
+		if _, ok, err := h.Store.Goal(id); err != nil || !ok {
+			_, unknown := h.Definitions.Get(id)
+			return out, firstOf(err, unknown)
+		}
+	}
+	release, err := h.Store.Lock(ctx, id, state.Holder{Verb: verb, Revision: revision, User: h.User})
+	if err != nil {
+		return out, err
+	}
+	defer release()
+	g, _, err := h.Store.Goal(id)
+	if err != nil {
+		return out, err
+	}
+	g.Service = id
+	if g.Current != nil {
+		out.From = g.Current.Revision
+	}
+	op := state.Operation{Service: id, Verb: verb, User: h.User, From: out.From, To: revision, Started: began}
+	var opID int64
+	if h.History != nil {
+		opID = h.History.Begin(op)
+		defer func() {
+			op.To, op.Ended, op.Outcome, op.Detail = firstOf(out.To, revision), time.Now(), outcomeWord(err), out.Note
+			if err != nil {
+				op.Error = err.Error()
+			}
+			h.History.End(opID, op)
+		}()
+	}
+	if _, err := h.Engine.Info(ctx); err != nil {
+		return out, err
+	}
+	was := g
+	if err := change(ctx, &g); err != nil {
+		return out, err
+	}
+	l, err := h.pursue(ctx, was, g)
+	out.Changed = l.changed
+	h.describe(&out, l, was)
+	return out, err
+}
+
+// pursue writes the goal and runs the loop until it is reached.
+func (h *Host) pursue(ctx context.Context, was, g goal.Goal) (*loop, error) {
+	l := h.loop(g)
+	if c := g.Candidate; c != nil {
+		// Named before it is the goal, so that no prune takes it in between.
+		if err := h.Engine.Tag(ctx, c.Image, c.Tag(h.Namespace, g.Service)); err != nil {
+			return l, fmt.Errorf("tag the image of %s: %w", c.Revision, err)
+		}
+	}
+	if err := h.Store.PutGoal(g); err != nil {
+		return l, err
+	}
+	if c := was.Candidate; c != nil && (g.Candidate == nil || g.Candidate.Digest != c.Digest) {
+		if err := h.sweepBefore(ctx, g); err != nil {
+			return l, err
+		}
+		h.untag(ctx, g.Service, g, c.Release)
+	}
+	if err := l.run(ctx); err != nil {
+		return l, err
+	}
+	if g.Removing {
+		return l, h.forget(ctx, l.goal)
+	}
+	return l, nil
+}
+
+// forget takes the last traces of a removed service away.
+func (h *Host) forget(ctx context.Context, g goal.Goal) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := h.sweepBefore(ctx, g); err != nil {
+		return err
+	}
+	releases := g.Releases()
+	none := goal.Goal{Service: g.Service}
+	for _, r := range releases {
+		h.untag(ctx, g.Service, none, r)
+	}
+	return h.Store.DeleteGoal(g.Service)
+}
+
+// describe says in words what became of the verb.
+func (h *Host) describe(out *Outcome, l *loop, was goal.Goal) {
+	if l.goal.Current != nil {
+		out.To = l.goal.Current.Revision
+	}
+	if l.outage.total > 0 && l.goal.Running {
+		out.Note = fmt.Sprintf("nobody served for %.1f s", l.outage.total.Seconds())
+	}
+	if !out.Changed && out.Note == "" {
+		out.Note = "nothing to do"
+	}
+}
+
+// Converge makes one pass to the goals of the services, of all where none is
+// named: after a boot, or from config management.
+func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
+	if len(ids) == 0 {
+		goals, err := h.Store.Goals()
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range goals {
+			ids = append(ids, g.Service)
+		}
+	}
+	outs := make([]Outcome, len(ids))
+	errs := make([]error, len(ids))
+	inParallel(len(ids), 4, func(n int) {
+		outs[n], errs[n] = h.verb(ctx, ids[n], "converge", "", func(_ context.Context, g *goal.Goal) error {
+			return h.reapply(g)
+		})
+	})
+	return outs, firstOf(errs...)
+}
+
+// reapply takes the definition's policy into the goal, where there is a valid one.
+func (h *Host) reapply(g *goal.Goal) error {
+	if g.Current == nil && g.Candidate == nil && !g.Removing {
+		return neverDeployed(g.Service)
+	}
+	if s, err := h.definition(g.Service); err == nil && g.Current != nil && g.Candidate == nil {
+		g.Policy = s.Policy
+	}
+	return nil
+}
+
+// PlanUpgrade says what Upgrade would do. It changes nothing, but it fetches
+// the image: without it there is no telling.
+func (h *Host) PlanUpgrade(ctx context.Context, id, revision string) ([]Step, error) {
+	return h.foresee(ctx, id, func(g *goal.Goal) error { return h.upgrade(ctx, g, id, revision) })
+}
+
+// PlanRollback says what Rollback would do, and changes nothing.
+func (h *Host) PlanRollback(ctx context.Context, id, revision string) ([]Step, error) {
+	return h.foresee(ctx, id, func(g *goal.Goal) error { return h.rollback(ctx, g, revision) })
+}
+
+func (h *Host) foresee(ctx context.Context, id string, change func(*goal.Goal) error) ([]Step, error) {
+	quiet := *h
+	quiet.Emit, quiet.History = nil, nil
+	g, _, err := h.Store.Goal(id)
+	if err != nil {
+		return nil, err
+	}
+	g.Service = id
+	if err := change(&g); err != nil {
+		return nil, fmt.Errorf("plan %s: %w", id, err)
+	}
+	o := newObserver(&quiet, id)
+	if err := o.refresh(ctx, time.Now()); err != nil {
+		return nil, err
+	}
+	is := o.instances()
+	px, err := o.route(ctx, g.Policy.HTTP != nil, is, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	steps := []Step{}
+	for _, s := range plan.Foresee(plan.Input{Namespace: h.Namespace, Goal: g, Instances: is, Proxy: px, Now: time.Now()}, 1000) {
+		steps = append(steps, Step{Do: s.Name(), Cause: s.Cause})
+	}
+	return steps, nil
+}

@@ -1,0 +1,393 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"conductor/internal/engine"
+	"conductor/internal/goal"
+	"conductor/internal/proxy"
+	"conductor/internal/spec"
+)
+
+// Next decides what may be done now.
+func Next(in Input) Output {
+	if !in.Goal.Running {
+		in.Goal.Candidate = nil
+	}
+	p := &planner{Input: in, policy: in.Goal.Policy, busy: map[string]bool{}, doing: map[Kind]bool{}}
+	if c := in.Goal.Candidate; c != nil {
+		p.policy = c.Policy
+	}
+	for _, s := range in.Doing {
+		p.doing[s.Do] = true
+		if s.Instance != "" {
+			p.busy[s.Instance] = true
+		}
+	}
+	p.sort()
+	switch {
+	case !in.Goal.Running:
+		p.stopped()
+	case in.Goal.Candidate != nil:
+		p.candidate()
+	case in.Goal.Current != nil:
+		p.running()
+	default:
+		p.stopped()
+	}
+	return p.out
+}
+
+// planner is one decision in the making.
+type planner struct {
+	Input
+	policy spec.Policy     // the candidate's while there is one
+	busy   map[string]bool // instances with a step in flight
+	doing  map[Kind]bool
+	out    Output
+
+	goal    group      // instances of the release and epoch that should run
+	serving group      // with a candidate: those of the current release
+	others  []Instance // to be retired: other releases, older epochs, surplus slots
+}
+
+// group is the instances of one release, by slot.
+type group struct {
+	release *goal.Release
+	slots   [][]Instance // slots[0] is slot 1; within a slot by N
+}
+
+func (p *planner) sort() {
+	g := p.Goal
+	p.goal = group{release: g.Current, slots: make([][]Instance, g.Count(p.policy))}
+	if g.Candidate != nil {
+		p.goal.release = &g.Candidate.Release
+		p.serving = group{release: g.Current, slots: make([][]Instance, g.Count(g.Policy))}
+	}
+	of := func(gr *group, i Instance) bool {
+		return gr.release != nil && i.Release == gr.release.Digest && i.Epoch == g.Epoch && i.Slot >= 1 && i.Slot <= len(gr.slots)
+	}
+	for _, i := range p.Instances {
+		switch {
+		case i.State == engine.Removing:
+		case of(&p.goal, i):
+			p.goal.slots[i.Slot-1] = append(p.goal.slots[i.Slot-1], i)
+		case of(&p.serving, i):
+			p.serving.slots[i.Slot-1] = append(p.serving.slots[i.Slot-1], i)
+		default:
+			p.others = append(p.others, i)
+		}
+	}
+	for _, gr := range []group{p.goal, p.serving} {
+		for _, s := range gr.slots {
+			slices.SortFunc(s, func(a, b Instance) int { return cmp.Compare(a.N, b.N) })
+		}
+	}
+}
+
+// stopped: no requests, no process. The last dead instance of each slot stays
+// for its logs.
+func (p *planner) stopped() {
+	if p.Goal.Removing {
+		p.unroute("the service is removed")
+		for _, i := range p.Instances {
+			p.retire(i, "the service is removed", true)
+		}
+		return
+	}
+	if p.policy.HTTP != nil && p.Goal.Current != nil {
+		p.route(desired{http: p.policy.HTTP}, "the service is stopped")
+	} else {
+		p.unroute("the service has no release to send requests to")
+	}
+	for _, s := range p.goal.slots {
+		p.dead(s)
+		for _, i := range s {
+			if i.Live() {
+				p.retire(i, "the service is stopped", i.State == engine.Created)
+			}
+		}
+	}
+	for _, i := range p.others {
+		p.retire(i, "the service is stopped", true)
+	}
+}
+
+// running: the current release, and nothing else.
+func (p *planner) running() {
+	p.route(p.targets(), "")
+	p.fill(p.goal, false)
+	for _, i := range p.others {
+		if p.holds(i) {
+			continue
+		}
+		p.retire(i, p.superseded(i), true)
+	}
+}
+
+// holds: an instance of an older epoch serves until its slot has a better one.
+func (p *planner) holds(i Instance) bool {
+	if i.Release != p.Goal.Current.Digest || i.Slot > len(p.goal.slots) || i.Slot < 1 || i.Epoch == p.Goal.Epoch {
+		return false
+	}
+	if p.routed(p.goal.slots[i.Slot-1]) {
+		return false
+	}
+	if p.policy.Upgrade.Order == spec.StopFirst && i.Running() && p.turn(i.Slot) {
+		return false
+	}
+	return true
+}
+
+func (p *planner) superseded(i Instance) string {
+	switch {
+	case i.Release != p.Goal.Current.Digest:
+		return "release " + p.Goal.Current.Revision + " took over"
+	case i.Epoch != p.Goal.Epoch:
+		return "restarted: slot " + fmt.Sprint(i.Slot) + " has a fresh instance"
+	}
+	return fmt.Sprintf("%s should run", count(len(p.goal.slots), "replica"))
+}
+
+// candidate: the next release comes in beside the current one, or after it.
+func (p *planner) candidate() {
+	c := p.Goal.Candidate
+	for _, i := range p.others {
+		if p.Goal.Current == nil || i.Release != p.Goal.Current.Digest {
+			p.retire(i, "its release was given up", true)
+		}
+	}
+	ready := p.ready()
+	proved := ready && (p.policy.HTTP == nil || p.proves(p.targets()))
+	if !proved && !p.doing[Commit] && !p.doing[Drop] {
+		// A switch in flight is awaited: its proof decides between commit and
+		// drop. So is upgrade.before, which the abort ends.
+		if step, bad := p.verdict(); bad {
+			if !p.doing[Route] && !p.doing[Before] {
+				p.step(step)
+			}
+			p.wait("the candidate is given up: " + step.Cause)
+			return
+		}
+	}
+	if p.doing[Drop] || p.doing[Commit] {
+		p.wait("the goal is being written")
+		return
+	}
+	if proved {
+		p.step(Step{Do: Commit, Revision: c.Revision, Cause: p.inWords()})
+		return
+	}
+	if !p.prepared() {
+		p.route(p.targets(), "")
+		p.fill(p.serving, false)
+		if !p.doing[Before] {
+			p.step(Step{Do: Before, Revision: c.Revision, Cause: "upgrade.before, once, before any instance of " + c.Revision})
+		}
+		p.wait("upgrade.before runs")
+		return
+	}
+	if p.policy.Upgrade.Order == spec.StopFirst {
+		cause := ""
+		if !ready {
+			cause = "stop-first: " + c.Revision + " starts when the one before has stopped"
+		}
+		p.route(p.targets(), cause)
+		if !p.stopServing() {
+			return
+		}
+	} else {
+		p.route(p.targets(), "")
+		p.fill(p.serving, false)
+	}
+	p.fill(p.goal, true)
+}
+
+// stopServing stops what serves, for stop-first, and keeps the containers. It
+// returns true when none runs any more.
+func (p *planner) stopServing() bool {
+	done := true
+	for _, i := range append(slices.Concat(p.serving.slots...), p.others...) {
+		if p.Goal.Current == nil || i.Release != p.Goal.Current.Digest {
+			continue
+		}
+		if i.Live() || p.busy[i.Name] {
+			done = false
+			p.retire(i, "stop-first: "+p.Goal.Candidate.Revision+" needs its place", false)
+		}
+	}
+	return done
+}
+
+// verdict tells whether the candidate has to be given up.
+func (p *planner) verdict() (Step, bool) {
+	c := p.Goal.Candidate
+	drop := Step{Do: Drop, Revision: c.Revision}
+	for _, r := range p.Refused {
+		if r.Release == c.Digest {
+			drop.Failed, drop.Cause = true, r.Reason
+			return drop, true
+		}
+	}
+	for _, i := range slices.Concat(p.goal.slots...) {
+		if cause := p.failed(i); cause != "" {
+			drop.Failed, drop.Instance, drop.ID, drop.Cause = true, i.Name, i.ID, cause
+			return drop, true
+		}
+	}
+	if p.Abort != "" {
+		drop.Cause = p.Abort
+		return drop, true
+	}
+	return Step{}, false
+}
+
+// failed says in words why an instance did not work out; empty: it may still.
+func (p *planner) failed(i Instance) string {
+	switch {
+	case i.Broken != "":
+		return i.Broken
+	case i.State == engine.Exited && i.OOMKilled:
+		return "killed: out of memory"
+	case i.State == engine.Exited:
+		return fmt.Sprintf("exited %d", i.ExitCode)
+	case i.Late(p.policy.Health, p.Now):
+		return fmt.Sprintf("not healthy %s after its start", p.policy.Health.StartTimeout)
+	case p.Goal.Candidate != nil && i.Sick(p.policy.Health):
+		return "turned sick: " + i.LastWord
+	}
+	return ""
+}
+
+// ready: every slot of the goal has an instance that may serve.
+func (p *planner) ready() bool {
+	for _, s := range p.goal.slots {
+		if _, ok := p.best(s); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// best is the instance of a slot that should serve: one that is routed before
+// one that is not, then the newest.
+func (p *planner) best(slot []Instance) (b Instance, ok bool) {
+	for _, i := range slot {
+		if i.Serves(p.policy.Health) && (!ok || i.Route == In || b.Route != In) {
+			b, ok = i, true
+		}
+	}
+	return b, ok
+}
+
+// routed: the slot has an instance that serves, proved; without a route: is well.
+func (p *planner) routed(slot []Instance) bool {
+	b, ok := p.best(slot)
+	return ok && (p.policy.HTTP == nil || b.Route == In)
+}
+
+// desired is the route as it should be: nil http means no route.
+type desired struct {
+	http    *spec.HTTP
+	targets []proxy.Target
+}
+
+// targets are the instances that should get requests, and the route to them.
+func (p *planner) targets() desired {
+	var is []Instance
+	take := func(slots [][]Instance) {
+		for n, s := range slots {
+			if b, ok := p.best(s); ok {
+				is = append(is, b)
+				continue
+			}
+			older := slices.DeleteFunc(slices.Clone(p.others), func(i Instance) bool {
+				return i.Slot != n+1 || p.Goal.Current == nil || i.Release != p.Goal.Current.Digest || p.makesWay(i)
+			})
+			if b, ok := p.best(older); ok {
+				is = append(is, b)
+			}
+		}
+	}
+	want := desired{http: p.policy.HTTP}
+	stopFirst := p.policy.Upgrade.Order == spec.StopFirst
+	switch {
+	case p.Goal.Candidate == nil || p.ready():
+		take(p.goal.slots)
+	case stopFirst && p.prepared():
+		want.http = p.Goal.Policy.HTTP
+		return want
+	default:
+		want.http = p.Goal.Policy.HTTP
+		take(p.serving.slots)
+	}
+	if len(is) == 0 && p.Goal.Count(p.policy) > 0 {
+		// The last ones that are routed stay, sick as they are, until
+		// something better is there: a bad answer can be better than none.
+		for _, i := range p.Instances {
+			if i.Route != Out && i.State == engine.Running && !p.makesWay(i) && p.ours(i) {
+				is = append(is, i)
+			}
+		}
+	}
+	for _, i := range is {
+		want.targets = append(want.targets, proxy.Target{Instance: i.Name, Addr: i.Addr, Weight: 1})
+	}
+	slices.SortFunc(want.targets, func(a, b proxy.Target) int { return cmp.Compare(a.Instance, b.Instance) })
+	return want
+}
+
+// prepared: all that comes before the first instance of the candidate is done.
+func (p *planner) prepared() bool {
+	return p.Goal.Candidate.Before || len(p.policy.Upgrade.Before) == 0
+}
+
+// makesWay: stop-first takes the slot's older instance out before there is a new one.
+func (p *planner) makesWay(i Instance) bool {
+	return p.Goal.Candidate == nil && p.policy.Upgrade.Order == spec.StopFirst &&
+		i.Release == p.Goal.Current.Digest && i.Epoch != p.Goal.Epoch && p.turn(i.Slot)
+}
+
+// ours: of a release that the goal names.
+func (p *planner) ours(i Instance) bool {
+	return p.Goal.Current != nil && i.Release == p.Goal.Current.Digest ||
+		p.Goal.Candidate != nil && i.Release == p.Goal.Candidate.Digest
+}
+
+func (p *planner) inWords() string {
+	n := count(len(p.goal.slots), "instance")
+	switch {
+	case p.policy.Kind == spec.Job:
+		return "a job has nothing long-running"
+	case p.policy.HTTP == nil:
+		return n + " healthy"
+	}
+	return n + " healthy and proved to serve"
+}
+
+// look asks for another look at t.
+func (p *planner) look(t time.Time) {
+	if p.out.LookAt.IsZero() || t.Before(p.out.LookAt) {
+		p.out.LookAt = t
+	}
+}
+
+func (p *planner) wait(why string) { p.out.Waiting = append(p.out.Waiting, why) }
+
+func (p *planner) step(s Step) {
+	if s.Instance != "" && s.Do != Drop {
+		p.busy[s.Instance] = true
+	}
+	p.doing[s.Do] = true
+	p.out.Steps = append(p.out.Steps, s)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

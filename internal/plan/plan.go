@@ -1,0 +1,229 @@
+// Package plan decides. It is a pure function of the goal, of what was
+// observed, of the steps in flight and of the time: which steps may start now,
+// each with its cause in words, and when to look again.
+//
+// It does no I/O and never asks the clock. It imports goal, spec, engine's and
+// proxy's types; converge, the simulator and --plan use it.
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"conductor/internal/engine"
+	"conductor/internal/goal"
+	"conductor/internal/proxy"
+	"conductor/internal/spec"
+)
+
+// RestartInterval is the least time between two starts in one replica slot,
+// once it has been restarted: flat, for ever. The first restart is at once.
+const RestartInterval = 5 * time.Second
+
+// Input is all that a decision depends on.
+type Input struct {
+	Namespace string
+	Goal      goal.Goal
+	Instances []Instance // every container of the service, ordered by name
+	Proxy     Proxy
+	Refused   []Refusal // creations that the engine refused
+	Doing     []Step    // steps in flight
+	// Abort asks to give the candidate up, if it is not committed yet.
+	Abort string // why, in words; empty: no
+	Now   time.Time
+}
+
+// Instance is one container of the service, as it was observed.
+type Instance struct {
+	Name, ID          string
+	Release, Revision string // of its labels; Release is the whole digest
+	Slot, N           int
+	Epoch, Attempt    int
+	PreviousStart     time.Time // of the instance that it replaced
+	State             engine.State
+	Created           time.Time
+	StartedAt         time.Time
+	FinishedAt        time.Time
+	ExitCode          int
+	OOMKilled         bool
+	Addr              netip.AddrPort
+	Broken            string // why it could not be started; empty: it was not tried, or it could
+
+	Asked    bool // a probe of this process has answered
+	Well     bool // the last word of its probes is good
+	EverWell bool // it was well at some time
+	Failures int  // consecutive failed probes
+	LastWord string
+
+	Route    RouteState
+	InFlight int
+	OutSince time.Time // since when it is proved out; zero: never was in, or unknown
+}
+
+// RouteState is what is proved about the requests that go to an instance.
+type RouteState int
+
+const (
+	// Out: the proxy proved that it sends no requests.
+	Out RouteState = iota
+	// In: the proxy proved that it sends requests.
+	In
+	// Unproved counts as in for stopping, and as out for capacity.
+	Unproved
+)
+
+// Proxy is what was observed of the service's route.
+type Proxy struct {
+	Known bool // the proxy answered
+	// Has: there is a route for the service, on disk or served.
+	Has bool
+	// HTTP is the route that is proved, on disk and served; nil: none is.
+	HTTP *spec.HTTP
+	// Targets are the proved ones, ordered by instance.
+	Targets []proxy.Target
+}
+
+// Refusal is a creation that failed for good: no container came of it.
+type Refusal struct {
+	Release string
+	Slot    int
+	Reason  string
+	At      time.Time
+}
+
+// Kind is what a step does.
+type Kind string
+
+const (
+	Before Kind = "run before" // the command of upgrade.before, once
+	Create Kind = "create"
+	Start  Kind = "start"
+	Route  Kind = "route"  // hand the proxy a set of targets, and see it proved
+	Stop   Kind = "stop"   // stop signal, grace, kill
+	Remove Kind = "remove" // a container that does not run
+	Commit Kind = "commit" // the candidate becomes the current release
+	Drop   Kind = "drop"   // the candidate is given up
+)
+
+// Step is one thing to do. Acting on it decides nothing.
+type Step struct {
+	Do       Kind
+	Instance string // container name; empty for steps of the whole service
+	ID       string // container ID, where there is one
+	Revision string
+	Cause    string
+
+	// Create
+	Release       string // digest
+	Slot, N       int
+	Attempt       int
+	PreviousStart time.Time
+	// Start: the container is an old one that serves again.
+	Again bool
+	// Route: the targets and the way to them; Gone takes the whole route away.
+	Targets []proxy.Target
+	HTTP    *spec.HTTP
+	Gone    bool
+	// Drop: the candidate failed, rather than the caller's patience.
+	Failed bool
+}
+
+// Key identifies the step among those in flight: no two of one key.
+func (s Step) Key() string {
+	switch s.Do {
+	case Route, Commit, Drop, Before:
+		return string(s.Do)
+	}
+	return string(s.Do) + " " + s.Instance
+}
+
+// Name is the step in words, without its cause.
+func (s Step) Name() string {
+	switch s.Do {
+	case Route:
+		if s.Gone {
+			return "take the route away"
+		}
+		if len(s.Targets) == 0 {
+			return "route to none"
+		}
+		names := make([]string, len(s.Targets))
+		for i, t := range s.Targets {
+			names[i] = t.Instance
+		}
+		return "route to " + strings.Join(names, ", ")
+	case Commit, Drop, Before:
+		return fmt.Sprintf("%s %s", s.Do, s.Revision)
+	}
+	return fmt.Sprintf("%s %s", s.Do, s.Instance)
+}
+
+func (s Step) String() string { return s.Name() + ": " + s.Cause }
+
+// Output is a decision.
+type Output struct {
+	Steps []Step
+	// LookAt is when to ask again even if nothing happens; zero: no need.
+	LookAt time.Time
+	// Waiting says, in words, what is still missing from the goal although
+	// no step can start. With it empty and no step started or in flight, the
+	// goal is reached.
+	Waiting []string
+	// Trouble names instances of the goal that did not work out.
+	Trouble []Trouble
+}
+
+// Trouble is an instance of the goal's release that failed, and how.
+type Trouble struct {
+	Instance string
+	Cause    string
+}
+
+// Settled is true where the goal is reached.
+func (o Output) Settled(in Input) bool {
+	return len(o.Steps) == 0 && len(in.Doing) == 0 && len(o.Waiting) == 0
+}
+
+// Name is the name of an instance: a pure function of what it is, so that a
+// create whose answer was lost finds its container.
+func Name(namespace, service, revision, release string, slot, n int) string {
+	rev := strings.Map(func(r rune) rune {
+		if r == ':' || r == '@' {
+			return '-'
+		}
+		return r
+	}, revision)
+	name := fmt.Sprintf("%s.%.12s.%.4s-%d-%d", service, rev, release, slot, n)
+	if namespace != "conductor" {
+		name = namespace + "." + name
+	}
+	return name
+}
+
+// Sick: enough probes in a row have failed. An instance that never was well is
+// failed by its start timeout, not by this.
+func (i Instance) Sick(h spec.Health) bool {
+	return i.Running() && !i.Well && (i.EverWell || i.Route != Out) && i.Asked && i.Failures >= max(h.UnhealthyAfter, 1)
+}
+
+// Running: its process runs, as far as the engine knows.
+func (i Instance) Running() bool { return i.State == engine.Running || i.State == engine.Paused }
+
+// Live: it runs, or is about to.
+func (i Instance) Live() bool { return i.Running() || i.State == engine.Created && i.Broken == "" }
+
+// Serves: it may get requests. One that is routed keeps them until it is known
+// to be sick; one that is not has to be well first.
+func (i Instance) Serves(h spec.Health) bool {
+	if i.State != engine.Running {
+		return false
+	}
+	return i.Well || i.Route != Out && !i.Sick(h)
+}
+
+// Late: it never was well, and its start timeout is over.
+func (i Instance) Late(h spec.Health, now time.Time) bool {
+	return i.Running() && !i.Well && !i.EverWell && i.Route == Out && !now.Before(i.StartedAt.Add(h.StartTimeout.D()))
+}
