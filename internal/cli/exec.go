@@ -59,6 +59,10 @@ Flags end at the first word of the command.`,
 	return cmd
 }
 
+// errNotLive: there is nothing to run a command in. The request was right, so
+// it is no wrong usage; it has no exit code of its own.
+var errNotLive = errors.New("not live")
+
 // chooseInstance picks the instance that was named, else a live one: healthy
 // before routed before any, and the lowest slot of those.
 func chooseInstance(id, named string, statuses []converge.Status) (converge.InstanceStatus, error) {
@@ -70,7 +74,7 @@ func chooseInstance(id, named string, statuses []converge.Status) (converge.Inst
 			live := i.State == string(engine.Running)
 			if named != "" && i.Name == named {
 				if !live {
-					return i, fault.New(fault.ErrUsage, "conductor service status --id "+id, "%s does not run: it is %s", i.Name, i.State)
+					return i, fault.New(errNotLive, "conductor service status --id "+id, "%s does not run: it is %s", i.Name, i.State)
 				}
 				return i, nil
 			}
@@ -94,7 +98,7 @@ func chooseInstance(id, named string, statuses []converge.Status) (converge.Inst
 	case named != "":
 		return best, unknownInstance(id, named, names)
 	case bestScore == 0:
-		return best, fault.New(fault.ErrUsage, "start it (conductor service start --id "+id+"), or look: conductor service status --id "+id,
+		return best, fault.New(errNotLive, "start it (conductor service start --id "+id+"), or look: conductor service status --id "+id,
 			"no instance of %s is live", id)
 	}
 	return best, nil

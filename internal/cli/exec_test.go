@@ -35,8 +35,8 @@ func TestExec_PicksAHealthyLiveInstance(t *testing.T) {
 		}
 	}
 	dead := []converge.Status{{Instances: []converge.InstanceStatus{instance("a", "exited", "dead", "")}}}
-	for _, named := range []string{"", "a", "b"} {
-		if got, err := chooseInstance("shop", named, dead); Code(err) != 2 {
+	for named, code := range map[string]int{"": 1, "a": 1, "b": 2} {
+		if got, err := chooseInstance("shop", named, dead); Code(err) != code {
 			t.Errorf("%q among the dead: got %s, %v", named, got.Name, err)
 		}
 	}
