@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"conductor/internal/converge"
 	"conductor/internal/engine"
 	"conductor/internal/fault"
 	"conductor/internal/proxy"
@@ -44,7 +45,7 @@ func (d *doctor) host(ctx context.Context, c spec.Config, set spec.Set, p *Parts
 // network sees whether this host can reach the addresses of live instances:
 // each lies in the subnet of one of its interfaces.
 func (d *doctor) network(ctx context.Context, c spec.Config, e engine.Engine) {
-	all, err := e.List(ctx, map[string]string{labelNamespace: c.Namespace, labelKind: kindService})
+	all, err := e.List(ctx, map[string]string{converge.LabelNamespace: c.Namespace, converge.LabelKind: converge.KindService})
 	if err != nil {
 		d.fail("network", "", fmt.Errorf("list the instances: %w", err))
 		return

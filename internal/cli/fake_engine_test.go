@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"conductor/internal/converge"
 	"conductor/internal/engine"
 	"conductor/internal/proxy"
 )
@@ -34,7 +35,7 @@ func (e *fakeEngine) List(_ context.Context, labels map[string]string) ([]engine
 	}
 	var cs []engine.Container
 	for id, s := range e.host.Services {
-		if want := labels[labelService]; want != "" && want != id {
+		if want := labels[converge.LabelService]; want != "" && want != id {
 			continue
 		}
 		for slot := range e.host.replicas(id) {

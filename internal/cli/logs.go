@@ -9,17 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"conductor/internal/converge"
 	"conductor/internal/engine"
 	"conductor/internal/fault"
-)
-
-// The labels by which a service's containers are found. They are a contract
-// with users.
-const (
-	labelNamespace = "conductor.namespace"
-	labelService   = "conductor.service"
-	labelKind      = "conductor.kind"
-	kindService    = "service"
 )
 
 // logRequest is what logs was asked for.
@@ -91,7 +83,7 @@ func (f *tailFlag) Set(s string) error {
 
 func (a *app) showLogs(ctx context.Context, e engine.Engine, s Setup, r logRequest) error {
 	labels := map[string]string{
-		labelNamespace: s.Config.Namespace, labelService: r.id, labelKind: kindService,
+		converge.LabelNamespace: s.Config.Namespace, converge.LabelService: r.id, converge.LabelKind: converge.KindService,
 	}
 	all, err := e.List(ctx, labels)
 	if err != nil {

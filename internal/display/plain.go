@@ -68,14 +68,17 @@ func say(e event.Event) string {
 	switch {
 	case e.Detail == "":
 		return e.Cause
-	case e.Cause == "" || e.Cause == e.Detail:
+	case e.Cause == "" || strings.Contains(e.Detail, e.Cause) && !strings.Contains(e.Detail, "\n"):
 		return e.Detail
 	}
 	switch e.Event {
-	case event.Failed, event.Stopped, event.Removed, event.Unrouted, event.Restored, event.Warning, event.Note:
-		if !strings.Contains(e.Detail, "\n") { // a diagnosis says it all
-			return e.Detail + " (" + e.Cause + ")"
+	case event.Failed:
+		if strings.Contains(e.Detail, "\n") {
+			return e.Cause // a diagnosis in full; it comes with the error at the end
 		}
+		return e.Detail + " (" + e.Cause + ")"
+	case event.Stopped, event.Removed, event.Unrouted, event.Restored, event.Warning, event.Note:
+		return e.Detail + " (" + e.Cause + ")"
 	}
 	return e.Detail
 }
