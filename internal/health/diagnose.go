@@ -3,8 +3,8 @@ package health
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
-	"net/url"
 	"strings"
 	"time"
 
@@ -58,7 +58,7 @@ func diagnose(ctx context.Context, proc string, e engine.Engine, i Instance, h s
 		}
 	}
 	var d Diagnosis
-	d.Log = readLog(ctx, e, i.Container, &d)
+	d.Log, x.lastWord = readLog(ctx, e, i.Container, &d)
 	x.log = d.Log
 
 	f := x.find()
@@ -94,7 +94,9 @@ type examination struct {
 	last *Result
 	c    engine.Container
 	now  time.Time
-	log  []string
+
+	log      []string
+	lastWord string // of the log
 
 	looked    bool // sockets below are known
 	sockets   sockets
@@ -193,8 +195,9 @@ func cannotStart(c engine.Container) finding {
 // exited is about a process that ran and ended.
 func (x *examination) exited() finding {
 	c := x.c
-	after := ""
-	if d := c.FinishedAt.Sub(c.StartedAt); !c.StartedAt.IsZero() && d >= 0 {
+	// Of a process that ends at once Docker can note the end before the start.
+	after := " at once"
+	if d := c.FinishedAt.Sub(c.StartedAt); d > 0 {
 		after = " after " + seconds(d)
 	}
 	if c.OOMKilled {
@@ -209,6 +212,10 @@ func (x *examination) exited() finding {
 	var f finding
 	signal := signalName(c.ExitCode)
 	switch {
+	case signal == "SIGKILL" && x.i.Memory > 0:
+		// The engine misses what the kernel does in the first milliseconds.
+		f = finding{seen: "killed by SIGKILL" + after + ", perhaps for being out of memory, limits.memory is " + bytesText(x.i.Memory),
+			hint: "see dmesg; where it says so, set limits.memory higher"}
 	case signal == "SIGKILL":
 		f = finding{seen: "killed by SIGKILL" + after, hint: "it was not Conductor: see dmesg for the host's memory running out, and who else uses the engine"}
 	case signal != "":
@@ -222,8 +229,11 @@ func (x *examination) exited() finding {
 	default:
 		f.seen = fmt.Sprintf("exited %d%s", c.ExitCode, after)
 	}
-	if n := len(x.log); n > 0 {
-		f.seen += ", log: " + cut(x.log[n-1], 200)
+	if x.lastWord != "" {
+		f.seen += ", log: " + cut(x.lastWord, 200)
+	}
+	if strings.Contains(strings.ToLower(x.lastWord), "cannot assign requested address") {
+		f.fix = "bind 0.0.0.0; the container has no such address (::1 where the network has no IPv6)"
 	}
 	return f
 }
@@ -236,139 +246,6 @@ func signalName(code int) string {
 	return unix.SignalName(unix.Signal(code - 128))
 }
 
-// key is the key of the definition that says where the probe goes.
-func (x *examination) key() string {
-	switch {
-	case x.h.Kind == spec.HealthTCP:
-		return "health.tcp"
-	case x.h.Port != 0:
-		return "health.port"
-	}
-	return "http.port"
-}
-
-// refused is about a probe that found nothing listening.
-func (x *examination) refused() finding {
-	f := finding{seen: x.last.Text}
-	if !x.looked {
-		return f
-	}
-	to := target(x.i, x.h)
-	here, open, local := x.sockets.at(to.Port()), x.sockets.open(), x.sockets.loopback()
-	switch {
-	case x.reachable:
-		f.seen += fmt.Sprintf(", until now: it listens on %s after %s", here, seconds(x.age()))
-		f.fix = "raise health.start_timeout" + x.startTimeout()
-	case len(here.open()) > 0 && here.open()[0].Addr().Is6():
-		f.seen += fmt.Sprintf("; the container listens on %s for IPv6 only", here)
-		f.fix = "bind 0.0.0.0"
-	case len(here.open()) > 0:
-		f.seen += fmt.Sprintf(", though the container listens on %s", here)
-		f.hint = "see whether its backlog is full, or a firewall inside of it refuses"
-	case len(here) > 0:
-		f.seen += fmt.Sprintf("; the container listens on %s only", here)
-		f.fix = "bind 0.0.0.0 (or ::)"
-	case len(open.ports()) == 1:
-		f.seen += fmt.Sprintf("; the container listens on %s", open)
-		f.fix = fmt.Sprintf("set %s: %d", x.key(), open.ports()[0])
-	case len(open) > 0:
-		f.seen += fmt.Sprintf("; the container listens on %s", open)
-		f.fix = "set " + x.key() + " to the right one of them"
-	case len(local.ports()) == 1:
-		f.seen += fmt.Sprintf("; the container listens on %s only", local)
-		f.fix = fmt.Sprintf("bind 0.0.0.0 (or ::), and set %s: %d", x.key(), local.ports()[0])
-	case len(local) > 0:
-		f.seen += fmt.Sprintf("; the container listens on %s only", local)
-		f.fix = fmt.Sprintf("bind 0.0.0.0:%d", to.Port())
-	default:
-		f.seen += fmt.Sprintf("; the container listens on nothing after %s", seconds(x.age()))
-		f.hint = "see its log; if it only starts slowly, raise health.start_timeout" + x.startTimeout()
-	}
-	return f
-}
-
-func (x *examination) startTimeout() string {
-	if d := x.h.StartTimeout.D(); d > 0 {
-		return " (" + seconds(d) + ")"
-	}
-	return ""
-}
-
-// silent is about a probe without an answer that was not refused either.
-func (x *examination) silent() finding {
-	f := finding{seen: x.last.Text}
-	if !x.looked {
-		return f
-	}
-	switch here := x.sockets.at(target(x.i, x.h).Port()); {
-	case len(here) > 0:
-		f.seen += fmt.Sprintf("; the container listens on %s and does not answer", here)
-		f.hint = "see its log; if it answers slowly, raise health.timeout (" + seconds(x.h.Timeout.D()) + ")"
-	case len(x.sockets) > 0:
-		f.seen += fmt.Sprintf("; the container listens on %s", x.sockets)
-	default:
-		f.seen += "; the container listens on nothing"
-	}
-	return f
-}
-
-// badAnswer is about an answer with another status than a healthy one's.
-func (x *examination) badAnswer() finding {
-	f := finding{seen: x.last.Text}
-	if x.last.Body != "" && x.last.Location == "" {
-		f.seen += ": " + x.last.Body
-	}
-	switch s := x.last.Status; {
-	case s >= 300 && s <= 399:
-		f.fix = x.redirected()
-	case s == 400 || s == 421:
-		f.fix = "set health.headers: {Host: …} to a name that the application accepts"
-	case s == 401 || s == 403:
-		f.fix = "set health.path to one that needs no login"
-	case s == 404 || s == 405:
-		f.fix = "set health.path to one that the application has"
-	default:
-		f.hint = "see the last lines of its log"
-		if len(x.log) == 0 {
-			f.hint = "it logged nothing: ask it for the same by hand, in a container of the same image"
-		}
-	}
-	return f
-}
-
-// redirected tells what would have kept the application from redirecting.
-func (x *examination) redirected() string {
-	u, err := url.Parse(x.last.Location)
-	asked := ""
-	for k, v := range x.h.Headers {
-		if strings.EqualFold(k, "X-Forwarded-Proto") {
-			asked = v
-		}
-	}
-	host := x.i.Host
-	for k, v := range x.h.Headers {
-		if strings.EqualFold(k, "Host") {
-			host = v
-		}
-	}
-	if asked == "" {
-		asked = x.i.Proto
-	}
-	switch {
-	case err != nil:
-		return "set health.path to one that answers by itself"
-	case u.Scheme == "https" && asked != "https":
-		return "set health.headers: {X-Forwarded-Proto: https}"
-	case u.Host != "" && !strings.EqualFold(u.Host, host):
-		return "set health.headers: {Host: " + u.Host + "}"
-	}
-	path := u.EscapedPath()
-	if path == "" || path == x.h.Path {
-		return "set health.path to one that answers by itself"
-	}
-	return "set health.path: " + path + ", or one that answers by itself"
-}
-
 // facts are what is known, one a line, whatever the finding.
 func (x *examination) facts() []string {
 	var l []string
@@ -379,7 +256,7 @@ func (x *examination) facts() []string {
 		if s := signalName(c.ExitCode); s != "" {
 			f += " (" + s + ")"
 		}
-		if d := c.FinishedAt.Sub(c.StartedAt); d >= 0 {
+		if d := c.FinishedAt.Sub(c.StartedAt); d > 0 {
 			f += ", ran " + seconds(d)
 		}
 		if c.OOMKilled {
@@ -409,11 +286,18 @@ func (x *examination) facts() []string {
 	return l
 }
 
-// readLog returns the last lines of the container's log.
-func readLog(ctx context.Context, e engine.Engine, id string, d *Diagnosis) []string {
-	out := &lines{max: logLines}
-	if err := e.Logs(ctx, id, engine.LogOptions{Tail: logLines}, out.stream(), out.stream()); err != nil {
+// readLog returns the last lines of the container's log, and the one that is
+// most likely to say why it ended: the last of stderr, where it wrote any. The
+// engine reads the two outputs apart, so which line was the last is not known.
+func readLog(ctx context.Context, e engine.Engine, id string, d *Diagnosis) (log []string, lastWord string) {
+	out, errs := &lines{max: logLines}, &lines{max: 1}
+	err := e.Logs(ctx, id, engine.LogOptions{Tail: logLines}, out.stream(), io.MultiWriter(out.stream(), errs.stream()))
+	if err != nil {
 		d.Lines = append(d.Lines, "its log cannot be read: "+cut(clean(err.Error()), 200))
 	}
-	return out.all()
+	log = out.all()
+	if words := append(log[max(0, len(log)-1):], errs.all()...); len(words) > 0 {
+		lastWord = words[len(words)-1]
+	}
+	return log, lastWord
 }

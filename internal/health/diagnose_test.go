@@ -186,13 +186,17 @@ func TestDiagnose_EndedContainers(t *testing.T) {
 		log    string
 		want   string
 	}{
-		"exit code":               {ended(1, 400*time.Millisecond), 0, "", "exited 1 after 0.4 s"},
-		"with a log":              {ended(3, 12*time.Second), 0, "first\n\x1b[31mno database\x1b[0m\n", "exited 3 after 12 s, log: no database"},
-		"zero":                    {ended(0, time.Second), 0, "", "exited 0 after 1 s: its command has to stay in the foreground"},
-		"signal":                  {ended(139, time.Minute), 0, "", "killed by SIGSEGV after 60 s"},
+		"exit code":         {ended(1, 400*time.Millisecond), 0, "", "exited 1 after 0.4 s"},
+		"with a log":        {ended(3, 12*time.Second), 0, "first\n\x1b[31mno database\x1b[0m\n", "exited 3 after 12 s, log: no database"},
+		"at once":           {ended(2, -time.Millisecond), 0, "x\n", "exited 2 at once, log: x"},
+		"zero":              {ended(0, time.Second), 0, "", "exited 0 after 1 s: its command has to stay in the foreground"},
+		"signal":            {ended(139, time.Minute), 0, "", "killed by SIGSEGV after 60 s"},
+		"killed at a limit": {ended(137, time.Second), 64 << 20, "", "killed by SIGKILL after 1 s, perhaps for being out of memory, limits.memory is 64 MiB"},
+		"no such address": {ended(1, time.Second), 0, "bind: cannot assign requested address\n",
+			"exited 1 after 1 s, log: bind: cannot assign requested address: bind 0.0.0.0; the container has no such address (::1 where the network has no IPv6)"},
 		"killed":                  {ended(137, time.Second), 0, "", "killed by SIGKILL after 1 s"},
 		"no signal":               {ended(255, time.Second), 0, "", "exited 255 after 1 s"},
-		"out of memory":           {oom, 64 << 20, "x", "killed by the kernel after 2.3 s: out of memory, limits.memory is 64 MiB: set limits.memory higher, or let it use less"},
+		"out of memory":           {oom, 64 << 20, "x\n", "killed by the kernel after 2.3 s: out of memory, limits.memory is 64 MiB: set limits.memory higher, or let it use less"},
 		"out of memory, no limit": {oom, 0, "", "killed by the kernel after 2.3 s: out of memory: the host has too little memory for it"},
 		"missing command": {missing, 0, "", `it cannot be started: OCI runtime create failed: exec: "bin/server": executable file not found in $PATH: unknown` +
 			": set command to one that the image has, or build an image with it"},
@@ -200,8 +204,11 @@ func TestDiagnose_EndedContainers(t *testing.T) {
 		"gone":          {engine.Container{}, 0, "", "its container is gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := &fakeEngine{logs: func(_, stderr io.Writer) error {
+			e := &fakeEngine{logs: func(stdout, stderr io.Writer) error {
 				_, err := io.WriteString(stderr, test.log)
+				if err == nil && test.log != "" {
+					_, err = io.WriteString(stdout, "ready\n") // the engine may have them in another order
+				}
 				return err
 			}}
 			// The last answer is older than the end, and says less.
@@ -211,6 +218,9 @@ func TestDiagnose_EndedContainers(t *testing.T) {
 			}
 			if d.Hint == "" {
 				t.Error("no hint")
+			}
+			if test.log != "" && d.Log[len(d.Log)-1] != "ready" {
+				t.Errorf("log %q", d.Log)
 			}
 		})
 	}

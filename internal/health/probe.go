@@ -37,6 +37,11 @@ func (p *Probes) Probe(ctx context.Context, i Instance, h spec.Health) Result {
 	}
 	at := time.Now()
 	var r Result
+	if h.Kind == spec.HealthHTTP || h.Kind == spec.HealthTCP {
+		if to := target(i, h); !to.IsValid() || to.Port() == 0 {
+			return Result{At: at, Text: "its container has no address to ask at"}
+		}
+	}
 	switch h.Kind {
 	case spec.HealthHTTP:
 		r = askHTTP(ctx, i, h)
