@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"conductor/internal/spec"
 )
 
 // What a probe of a running container found, and what to change.
