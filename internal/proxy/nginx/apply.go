@@ -166,6 +166,11 @@ func (c *change) structure(ctx context.Context) error {
 	if err := c.p.tested(ctx, c.want); err != nil {
 		return err
 	}
+	if !c.running {
+		if err := c.p.included(ctx); err != nil {
+			return err
+		}
+	}
 	if err := c.p.portsFree(c.want, c.admin.addr, c.now.master); err != nil {
 		return err
 	}
@@ -272,17 +277,9 @@ func (c *change) proveReload(ctx context.Context, structure string, cycle uint64
 		if st.olderWorkers() && time.Since(since) < time.Second {
 			return errors.New("workers of the configuration before still take connections")
 		}
-		c.now.generation = max(c.now.generation, st.generation)
-		c.settled(st)
+		c.now, c.running = st, true
 		return nil
 	})
-}
-
-// settled takes over what a proved reload has shown.
-func (c *change) settled(st status) {
-	if st.structure == c.want.structure {
-		c.now, c.running = st, true
-	}
 }
 
 // poll calls try until it is nil, and returns its last error when ctx is over.

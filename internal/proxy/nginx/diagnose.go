@@ -40,8 +40,21 @@ func (p *Proxy) unreachable(ctx context.Context, err error) error {
 	return fault.New(fault.ErrUnreachable, hint, "%w: %w", proxy.ErrUnreachable, err)
 }
 
-// place is where nginx says that a mistake is.
-var nginxPlace = regexp.MustCompile(`(?m)^nginx: \[(?:emerg|alert)\] (.*?)(?: in (\S+):(\d+))?$`)
+// nginxPlace finds what nginx says and where the mistake is. Once nginx has
+// opened its log, its lines on stderr look like those of the log.
+var nginxPlace = regexp.MustCompile(`(?m)^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )\[(emerg|alert|error)\] (?:\d+#\d+: )?(.*?)(?: in (\S+):(\d+))?$`)
+
+// mistake returns the gravest thing that nginx said.
+func mistake(out string) (message, file, line string, ok bool) {
+	for _, level := range []string{"emerg", "alert", "error"} {
+		for _, m := range nginxPlace.FindAllStringSubmatch(out, -1) {
+			if m[1] == level {
+				return m[2], m[3], m[4], true
+			}
+		}
+	}
+	return "", "", "", false
+}
 
 // tested runs nginx's own test on the document and says whose fault it is.
 func (p *Proxy) tested(ctx context.Context, d document) error {
@@ -61,15 +74,14 @@ func (p *Proxy) tested(ctx context.Context, d document) error {
 
 func (p *Proxy) testFailed(out string, err error) error {
 	command := strings.Join(p.c.Test, " ")
-	m := nginxPlace.FindStringSubmatch(out)
-	if m == nil {
+	message, file, line, ok := mistake(out)
+	if !ok {
 		if errors.Is(err, os.ErrNotExist) || isNotFound(err) {
 			return fault.New(fault.ErrHost, "install nginx, or set proxy.test to the command that tests its configuration",
 				"%w: run %s: %w", proxy.ErrUnsupported, command, err)
 		}
 		return refused("run the command by hand", "%s: %w: %s", command, err, lastLine(out))
 	}
-	message, file, line := m[1], m[2], m[3]
 	ours := file == p.File()
 	switch {
 	case ours && missingModule(message), strings.Contains(message, "resty.core"), strings.Contains(message, "ndk_"):
@@ -133,7 +145,7 @@ func (p *Proxy) reloadFailed(ctx context.Context, out string, err error) error {
 		return context.Cause(ctx)
 	}
 	command := strings.Join(p.c.Reload, " ")
-	if m := nginxPlace.FindStringSubmatch(out); m != nil && m[2] != "" {
+	if _, file, _, _ := mistake(out); file != "" {
 		return p.testFailed(out, err)
 	}
 	return fault.New(fault.ErrUnreachable, "start nginx (systemctl start nginx), then run the command again",

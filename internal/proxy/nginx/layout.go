@@ -20,7 +20,8 @@ type server struct {
 	TLS       *spec.TLS
 	Locations []location
 	Streams   bool // a location of it proxies HTTP, so bodies are streamed
-	order     int  // within a socket: the first is nginx's default
+	host      string
+	order     int // the first block of a socket is nginx's default for it
 }
 
 // location is one location block.
@@ -169,19 +170,22 @@ func servers(places map[at]*place, sockets map[string]*socket) []server {
 	})
 	var list []server
 	for _, k := range keys {
-		p, s := places[k], block(k, places[k], sockets[k.socket])
-		if n := len(list) - 1; n >= 0 && list[n].Names == s.Names && same(list[n], s) && p != nil {
-			list[n].Listen = append(list[n].Listen, s.Listen...)
-			continue
+		s, merged := block(k, places[k], sockets[k.socket]), false
+		for i := len(list) - 1; i >= 0 && list[i].host == k.host && !merged; i-- {
+			if merged = same(list[i], s); merged {
+				list[i].Listen = append(list[i].Listen, s.Listen...)
+			}
 		}
-		list = append(list, s)
+		if !merged {
+			list = append(list, s)
+		}
 	}
 	slices.SortFunc(list, compareServers)
 	return list
 }
 
 func block(k at, p *place, sock *socket) server {
-	s := server{Names: k.host, TLS: p.tls, Nobody: p.owner == "", order: 1}
+	s := server{Names: k.host, TLS: p.tls, Nobody: p.owner == "", host: k.host, order: 1}
 	listen := k.socket
 	if sock.tls != "" {
 		listen += " ssl http2"

@@ -71,7 +71,7 @@ func validate(r proxy.Route) error {
 		if !container.MatchString(t.Instance) {
 			return invalid(r.Service, "", "%q is not the name of an instance", t.Instance)
 		}
-		if !t.Addr.IsValid() || t.Addr.Port() == 0 || t.Addr.Addr().Zone() != "" || t.Addr.Addr().IsUnspecified() {
+		if !t.Addr.IsValid() || t.Addr.Port() == 0 || t.Addr.Addr().Zone() != "" || t.Addr.Addr().IsUnspecified() || t.Addr.Addr().Is4In6() {
 			return invalid(r.Service, "", "instance %s: %s is not an address", t.Instance, t.Addr)
 		}
 		if t.Weight < 1 || t.Weight > 1_000_000 {
@@ -126,6 +126,9 @@ func decode(value string) ([]proxy.Target, error) {
 // listenAt writes an address of http.listen as nginx has it; all addresses
 // are two of them where the host speaks IPv6.
 func listenAt(l spec.Listen, ipv6 bool) []string {
+	if l.Addr == netip.IPv4Unspecified() {
+		return []string{fmt.Sprint(l.Port)}
+	}
 	if l.Addr.IsValid() {
 		return []string{netip.AddrPortFrom(l.Addr.Unmap(), l.Port).String()}
 	}

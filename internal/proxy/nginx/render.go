@@ -232,5 +232,5 @@ func parse(text string) (document, error) {
 func (p peers) sameValues(q peers) bool { return maps.Equal(p.values, q.values) }
 
 func compareServers(a, b server) int {
-	return cmp.Or(cmp.Compare(a.Listen[0], b.Listen[0]), cmp.Compare(a.order, b.order), cmp.Compare(a.Names, b.Names))
+	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.Listen[0], b.Listen[0]), cmp.Compare(a.Names, b.Names))
 }
