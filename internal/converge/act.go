@@ -82,7 +82,7 @@ func (a action) do(ctx context.Context) result {
 	case plan.Remove:
 		r.err = a.remove(ctx)
 	case plan.Commit:
-		r.goal, r.err = a.commit(ctx)
+		r.goal, r.err = a.commit()
 	case plan.Drop:
 		r.goal, r.failure, r.err = a.drop(ctx)
 	default:
@@ -280,25 +280,20 @@ func (a action) remove(ctx context.Context) error {
 	return nil
 }
 
-// commit makes the candidate current. Images that no release needs any more
-// lose the name that kept them.
-func (a action) commit(ctx context.Context) (*goal.Goal, error) {
+// commit makes the candidate current.
+func (a action) commit() (*goal.Goal, error) {
 	g := a.goal
-	dropped := g.Commit()
+	g.Commit()
 	if err := a.Store.PutGoal(g); err != nil {
 		return nil, err
 	}
 	a.say(event.Committed, a.step.Cause, "")
-	for _, r := range dropped {
-		a.untag(ctx, a.service, g, r)
-	}
 	return &g, nil
 }
 
 // drop gives the candidate up, after finding out what was wrong with it.
 func (a action) drop(ctx context.Context) (*goal.Goal, error, error) {
 	var failure error
-	c := a.goal.Candidate.Release
 	if a.step.Failed {
 		failure = a.diagnose(ctx)
 	} else {
@@ -309,24 +304,7 @@ func (a action) drop(ctx context.Context) (*goal.Goal, error, error) {
 	if err := a.Store.PutGoal(g); err != nil {
 		return nil, failure, err
 	}
-	a.untag(ctx, a.service, g, c)
 	return &g, failure, nil
-}
-
-// untag takes away the name that kept a release's image, unless the goal
-// still needs it. Failing costs disk space only, and prune makes up for it.
-func (h *Host) untag(ctx context.Context, service string, g goal.Goal, r goal.Release) {
-	for _, k := range g.Releases() {
-		if k.Digest == r.Digest {
-			return
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if err := h.Engine.Untag(ctx, r.Tag(h.Namespace, service)); err != nil {
-		h.tell(event.Event{Event: event.Warning, Service: service, Revision: r.Revision,
-			Detail: "image of " + r.Revision + " not untagged, `conductor prune` will: " + err.Error()})
-	}
 }
 
 // diagnose says what is wrong with the step's instance, keeps its last words

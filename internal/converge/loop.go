@@ -368,7 +368,11 @@ func (l *loop) ended(r result) {
 }
 
 func (l *loop) succeeded(s plan.Step) {
-	l.outage.ended(s, time.Now())
+	p := l.goal.Policy
+	if l.goal.Candidate != nil {
+		p.Upgrade = l.goal.Candidate.Policy.Upgrade
+	}
+	l.outage.ended(s, p.HTTP != nil, p.Upgrade.Order == spec.StopFirst, time.Now())
 	switch s.Do {
 	case plan.Create:
 		l.made[s.Instance] = true

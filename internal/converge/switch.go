@@ -134,12 +134,22 @@ type outage struct {
 	total time.Duration
 }
 
-func (o *outage) ended(s plan.Step, now time.Time) {
+// ended takes a step of the service into account. Without a route, stop-first
+// is what makes the gap.
+func (o *outage) ended(s plan.Step, routed, stopFirst bool, now time.Time) {
+	var down, up bool
+	switch s.Do {
+	case plan.Route:
+		down, up = !s.Gone && len(s.Targets) == 0, len(s.Targets) > 0
+	case plan.Stop:
+		down = !routed && stopFirst
+	case plan.Start:
+		up = !routed && stopFirst
+	}
 	switch {
-	case s.Do != plan.Route || s.Gone:
-	case len(s.Targets) == 0 && o.since.IsZero():
+	case down && o.since.IsZero():
 		o.since = now
-	case len(s.Targets) > 0 && !o.since.IsZero():
+	case up && !o.since.IsZero():
 		o.total += now.Sub(o.since)
 		o.since = time.Time{}
 	}

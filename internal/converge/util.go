@@ -2,6 +2,7 @@ package converge
 
 import (
 	"errors"
+	"strings"
 	"sync"
 
 	"conductor/internal/fault"
@@ -16,6 +17,8 @@ func firstOf[T comparable](vs ...T) (zero T) {
 	}
 	return zero
 }
+
+func join(names []string) string { return strings.Join(names, ", ") }
 
 // outcomeWord is how the history calls the end of a verb.
 func outcomeWord(err error) string {

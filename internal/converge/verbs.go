@@ -189,6 +189,9 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 			err = interruption(ctx)
 		}
 		if err != nil {
+			if out.Note != "" {
+				err = fmt.Errorf("%w\n  %s", err, out.Note)
+			}
 			err = fmt.Errorf("%s %s: %w", verb, id, err)
 		}
 	}()
@@ -252,9 +255,10 @@ func (h *Host) pursue(ctx context.Context, was, g goal.Goal) (*loop, error) {
 		if err := h.sweepBefore(ctx, g); err != nil {
 			return l, err
 		}
-		h.untag(ctx, g.Service, g, c.Release)
 	}
-	if err := l.run(ctx); err != nil {
+	err := l.run(ctx)
+	h.untag(ctx, l.goal, append(was.Releases(), g.Releases()...))
+	if err != nil {
 		return l, err
 	}
 	if g.Removing {
@@ -269,11 +273,7 @@ func (h *Host) forget(ctx context.Context, g goal.Goal) error {
 	if err := h.sweepBefore(ctx, g); err != nil {
 		return err
 	}
-	releases := g.Releases()
-	none := goal.Goal{Service: g.Service}
-	for _, r := range releases {
-		h.untag(ctx, g.Service, none, r)
-	}
+	h.untag(ctx, goal.Goal{Service: g.Service}, g.Releases())
 	return h.Store.DeleteGoal(g.Service)
 }
 
@@ -285,7 +285,7 @@ func (h *Host) describe(out *Outcome, l *loop, was goal.Goal) {
 	if l.outage.total > 0 && l.goal.Running {
 		out.Note = fmt.Sprintf("nobody served for %.1f s", l.outage.total.Seconds())
 	}
-	if !out.Changed && out.Note == "" {
+	if !out.Changed && out.Note == "" && l.failure == nil {
 		out.Note = "nothing to do"
 	}
 }

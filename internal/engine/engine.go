@@ -53,6 +53,8 @@ type Engine interface {
 	// Untag takes a name away; an image without names and containers goes with
 	// it. It never forces, and it is no error when the name is not there.
 	Untag(ctx context.Context, ref string) error
+	// Tags returns the names of local images that begin with prefix, in order.
+	Tags(ctx context.Context, prefix string) ([]string, error)
 
 	// Network returns the bridge network of that name, made with the subnet if
 	// it is not there yet. A zero subnet: the engine's adapter picks one that

@@ -141,6 +141,20 @@ func (f *Fake) Names() []string {
 	return out
 }
 
+// Tags returns the names that begin with prefix, in order.
+func (f *Fake) Tags(ctx context.Context, prefix string) (out []string, err error) {
+	err = f.call(ctx, "Tags", prefix, func() error {
+		for n := range f.names {
+			if n = familiar(n); strings.HasPrefix(n, prefix) {
+				out = append(out, n)
+			}
+		}
+		slices.Sort(out)
+		return nil
+	})
+	return out, err
+}
+
 func (f *Fake) store(content string) *image {
 	id := "sha256:" + digest("image "+content)
 	im := f.images[id]
@@ -222,6 +236,9 @@ func (f *Fake) Tag(ctx context.Context, id, ref string) error {
 // container was made from stays: ErrConflict.
 func (f *Fake) Untag(ctx context.Context, ref string) error {
 	return f.call(ctx, "Untag", ref, func() error {
+		if strings.HasPrefix(ref, "sha256:") {
+			return fmt.Errorf("untag image %s: it is an ID and no name", ref)
+		}
 		n, err := normal(ref)
 		if err != nil {
 			return err

@@ -36,7 +36,9 @@ func run(what string, args []string) int {
 	case "ignore": // SIGTERM does nothing
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
-		select {}
+		for {
+			time.Sleep(time.Hour)
+		}
 	case "exit": // with that code, at once
 		code, err := strconv.Atoi(args[0])
 		if err != nil {
@@ -55,6 +57,9 @@ func run(what string, args []string) int {
 			fmt.Println("line", i+1)
 		}
 	case "hog": // takes memory until it is killed
+		// containerd begins to watch for it when the process has started, and
+		// misses what happens in the first milliseconds.
+		time.Sleep(300 * time.Millisecond)
 		var all [][]byte
 		for {
 			b := make([]byte, 1<<20)
