@@ -54,7 +54,7 @@ func (l *loop) action(s plan.Step) action {
 		a.ids[name] = instance(c)
 		if name == s.Instance {
 			a.instance, a.tags = instance(c), c.Labels
-			a.instance.OutSince, a.instance.InFlight = l.obs.draining(name)
+			a.instance.OutSince, a.instance.InFlight = l.obs.draining(a.instance)
 			a.target, a.health = l.target(a.instance), l.healthOf(a.instance)
 			if k := l.watch.known[c.ID]; k != nil && k.asked {
 				last := k.last

@@ -43,9 +43,9 @@ type Host struct {
 
 // Store keeps goals and routes; internal/state is it on disk.
 type Store interface {
-	// Lock takes the service's lock, which dies with the process. With wait
-	// false and another command holding it, it returns fault.ErrLocked naming
-	// the holder; a supervisor's lock is waited for.
+	// Lock takes the service's lock, which dies with the process. Where another
+	// command holds it, it returns fault.ErrLocked naming the holder; a
+	// supervisor's lock is waited for.
 	Lock(ctx context.Context, service string, h state.Holder) (release func(), err error)
 	// Goal returns the service's goal; ok is false where there is none.
 	Goal(service string) (g goal.Goal, ok bool, err error)

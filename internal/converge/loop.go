@@ -242,6 +242,9 @@ func (l *loop) healthOf(i plan.Instance) spec.Health { return l.policyOf(i).Heal
 // target is the instance as a probe asks it: as a client of the proxy would.
 func (l *loop) target(i plan.Instance) health.Instance {
 	t := health.Instance{Name: i.Name, Container: i.ID, Addr: i.Addr, StartedAt: i.StartedAt, Proto: "http"}
+	if r, ok := releaseOf(l.goal, i.Release); ok {
+		t.Memory = r.Container.Limits.Memory
+	}
 	if h := l.policyOf(i).HTTP; h != nil {
 		if len(h.Hosts) > 0 {
 			t.Host = h.Hosts[0]
@@ -330,8 +333,7 @@ func (l *loop) answered(p probed) {
 		return
 	}
 	for _, c := range l.obs.containers {
-		if c.ID == p.id {
-			i := instance(c)
+		if i := instance(c); c.ID == p.id && (l.made[i.Name] || !l.obs.wasIn[i.Name]) {
 			l.tell(event.Healthy, i.Name, i.ID, i.Revision, "", p.result.Text)
 		}
 	}

@@ -140,7 +140,7 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 			delete(o.outSince, i.Name)
 			continue
 		}
-		if t, ok := o.routes.Drains[i.Name]; ok {
+		if t, ok := o.drain(*i); ok {
 			i.OutSince = t
 			continue
 		}
@@ -154,11 +154,18 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 
 // draining says since when an instance is proved out, and what it still has in
 // flight; zero where it never was in.
-func (o *observer) draining(name string) (since time.Time, inFlight int) {
-	if t, ok := o.routes.Drains[name]; ok {
-		return t, o.inFlight[name]
+func (o *observer) draining(i plan.Instance) (since time.Time, inFlight int) {
+	if t, ok := o.drain(i); ok {
+		return t, o.inFlight[i.Name]
 	}
-	return o.outSince[name], o.inFlight[name]
+	return o.outSince[i.Name], o.inFlight[i.Name]
+}
+
+// drain reads the file's note of a drain. Names come back with their release:
+// a note from before the instance's start is of another one.
+func (o *observer) drain(i plan.Instance) (time.Time, bool) {
+	t, ok := o.routes.Drains[i.Name]
+	return t, ok && !t.Before(i.StartedAt)
 }
 
 // watcher probes instances and keeps what they answered.

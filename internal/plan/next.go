@@ -145,7 +145,7 @@ func (p *planner) holds(i Instance) bool {
 func (p *planner) superseded(i Instance) string {
 	switch {
 	case i.Release != p.Goal.Current.Digest:
-		return "release " + p.Goal.Current.Revision + " took over"
+		return "the current release is " + p.Goal.Current.Revision
 	case i.Epoch != p.Goal.Epoch:
 		return "restarted: slot " + fmt.Sprint(i.Slot) + " has a fresh instance"
 	}
