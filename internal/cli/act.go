@@ -60,31 +60,45 @@ func (a *app) act(ctx context.Context, verb func(context.Context, Core) ([]conve
 // tally counts what the events of each service tell, for the summary.
 type tally struct {
 	mu       sync.Mutex
-	started  map[string]map[string]bool // service → instances that became healthy
-	removed  map[string]int
+	of       map[string]*counts // by service
 	warnings []string
 }
+
+// counts are sets of instances.
+type counts struct{ created, healthy, removed map[string]bool }
 
 func (t *tally) count(e event.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch e.Event {
-	case event.Healthy:
-		if t.started == nil {
-			t.started = map[string]map[string]bool{}
-		}
-		if t.started[e.Service] == nil {
-			t.started[e.Service] = map[string]bool{}
-		}
-		t.started[e.Service][e.Instance] = true
-	case event.Removed:
-		if t.removed == nil {
-			t.removed = map[string]int{}
-		}
-		t.removed[e.Service]++
-	case event.Warning:
+	if e.Event == event.Warning {
 		t.warnings = append(t.warnings, e.Detail)
 	}
+	if t.of == nil {
+		t.of = map[string]*counts{}
+	}
+	c := t.of[e.Service]
+	if c == nil {
+		c = &counts{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+		t.of[e.Service] = c
+	}
+	switch e.Event {
+	case event.Created:
+		c.created[e.Instance] = true
+	case event.Healthy: // also those that were there before
+		c.healthy[e.Instance] = true
+	case event.Removed:
+		c.removed[e.Instance] = true
+	}
+}
+
+// without counts the instances of a that were not removed.
+func (c *counts) without(a map[string]bool) (n int) {
+	for i := range a {
+		if !c.removed[i] {
+			n++
+		}
+	}
+	return n
 }
 
 // told says whether an event has already shown the warning.
@@ -150,14 +164,17 @@ func headline(o converge.Outcome) string {
 }
 
 func (t *tally) instances(o converge.Outcome) string {
-	n, gone := len(t.started[o.Service]), t.removed[o.Service]
+	c := t.of[o.Service]
+	if c == nil {
+		return ""
+	}
 	switch o.Verb {
 	case "upgrade", "rollback", "start", "restart":
-		if n > 0 {
+		if n := c.without(c.healthy); n > 0 {
 			return plural(n, "instance")
 		}
 	case "scale", "converge":
-		switch {
+		switch n, gone := c.without(c.created), len(c.removed); {
 		case n > 0 && gone > 0:
 			return fmt.Sprintf("%s new, %d gone", plural(n, "instance"), gone)
 		case n > 0:

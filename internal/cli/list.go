@@ -70,7 +70,7 @@ func listTable(all []converge.Status) *display.Table {
 	}}
 	for _, s := range all {
 		healthy := ""
-		if s.Replicas > 0 || len(s.Instances) > 0 {
+		if counted(s) {
 			healthy = fmt.Sprintf("%d/%d", s.Healthy, s.Replicas)
 		}
 		revision := s.Revision

@@ -82,7 +82,7 @@ func statusHead(s converge.Status, paint display.Painter) string {
 	if s.Candidate != "" && s.Candidate != s.Revision {
 		fmt.Fprintf(&b, " → %s", display.CleanLine(s.Candidate))
 	}
-	if s.Replicas > 0 || len(s.Instances) > 0 {
+	if counted(s) {
 		fmt.Fprintf(&b, "  %d/%d healthy", s.Healthy, s.Replicas)
 	}
 	if s.Override {
@@ -108,6 +108,15 @@ func statusHead(s converge.Status, paint display.Painter) string {
 		fmt.Fprintf(&b, "  %s %s\n", paint.Paint(display.Yellow, "!"), strings.ReplaceAll(strings.TrimSpace(display.Clean(n)), "\n", "\n    "))
 	}
 	return b.String()
+}
+
+// counted says whether the service should have instances, so that the number
+// of healthy ones means something.
+func counted(s converge.Status) bool {
+	if s.State == "stopped" || s.State == "not deployed" {
+		return false
+	}
+	return s.Replicas > 0 || len(s.Instances) > 0
 }
 
 // shortImage shortens an image ID to the 12 digits that `docker images` shows.

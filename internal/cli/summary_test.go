@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -30,12 +31,14 @@ func TestSummary_OneLineAService(t *testing.T) {
 	} {
 		var c tally
 		for i := range tt.healthy {
-			for range 2 { // a sick one can become healthy again
-				c.count(event.Event{Event: event.Healthy, Service: "shop", Instance: string(rune('a' + i))})
+			for _, n := range []event.Name{event.Created, event.Healthy, event.Healthy} { // a sick one can recover
+				c.count(event.Event{Event: n, Service: "shop", Instance: fmt.Sprintf("new-%d", i)})
 			}
 		}
-		for range tt.gone {
-			c.count(event.Event{Event: event.Removed, Service: "shop"})
+		for i := range tt.gone { // one that was there is asked for its health, too
+			for _, n := range []event.Name{event.Healthy, event.Removed} {
+				c.count(event.Event{Event: n, Service: "shop", Instance: fmt.Sprintf("old-%d", i)})
+			}
 		}
 		c.count(event.Event{Event: event.Healthy, Service: "blog", Instance: "z"})
 		tt.o.Service, tt.o.Took = "shop", 1200*time.Millisecond
