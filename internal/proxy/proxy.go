@@ -73,12 +73,15 @@ type Observed struct {
 	// the kernel has to be asked.
 	Counted bool
 	// Routes is true where the proxy serves the routes (names, paths, listen
-	// addresses, TLS) of the file on disk.
+	// addresses, TLS) of the file on disk. It is false too where the file has
+	// other targets than the running proxy, which would serve them after its
+	// next start: Apply before anything is stopped.
 	Routes bool
 }
 
 // Proxy is the reverse proxy of this host. Callers hold the proxy's lock
-// around Apply; Observe needs none. Implementations are safe for concurrent use.
+// around Apply and Check; Observe needs none. Implementations are safe for
+// concurrent use.
 type Proxy interface {
 	// Check says whether Apply could work: the proxy answers, has what the
 	// adapter needs, and its whole configuration passes its own test with the

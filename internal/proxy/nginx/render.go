@@ -105,19 +105,7 @@ func render(t proxy.Table, s settings) (document, error) {
 		PeersBegin: peersBegin, PeersEnd: peersEnd,
 		AdminListen: s.admin.String(), AdminAddr: s.admin.Addr().String(),
 		Believed: believedHeaders, Servers: servers,
-		Headers: []header{
-			{"Host", "$" + n + "_host"},
-			{"X-Real-IP", "$remote_addr"},
-			{"X-Forwarded-For", "$" + n + "_for"},
-			{"X-Forwarded-Host", "$" + n + "_forwarded_host"},
-			{"X-Forwarded-Port", "$" + n + "_port"},
-			{"X-Forwarded-Proto", "$" + n + "_proto"},
-			{"X-Request-Id", "$" + n + "_request_id"},
-			{"Proxy", `""`}, // would become HTTP_PROXY in a CGI environment
-		},
-	}
-	for _, b := range believedHeaders {
-		v.Headers = append(v.Headers, header{b.Key, "$" + n + "_" + b.Var})
+		Headers: headers(n, len(s.trusted) > 0),
 	}
 	for _, p := range s.trusted {
 		v.Trusted = append(v.Trusted, p.Masked().String())
@@ -136,6 +124,31 @@ func render(t proxy.Table, s settings) (document, error) {
 	d.head = strings.ReplaceAll(d.head, noStructure, d.structure)
 	d.peers = peersOf(t)
 	return d, nil
+}
+
+// headers are what a request brings to a target. Without a trusted balancer,
+// what a client says of itself is overwritten.
+func headers(name string, trusted bool) []header {
+	own := func(variable, plain string) string {
+		if trusted {
+			return "$" + name + variable
+		}
+		return plain
+	}
+	list := []header{
+		{"Host", "$" + name + "_host"},
+		{"X-Real-IP", "$remote_addr"},
+		{"X-Forwarded-For", own("_for", "$remote_addr")},
+		{"X-Forwarded-Host", own("_forwarded_host", "$http_host")},
+		{"X-Forwarded-Port", own("_port", "$server_port")},
+		{"X-Forwarded-Proto", own("_proto", "$scheme")},
+		{"X-Request-Id", "$" + name + "_request_id"},
+		{"Proxy", `""`}, // would become HTTP_PROXY in a CGI environment
+	}
+	for _, b := range believedHeaders {
+		list = append(list, header{b.Key, own("_"+b.Var, `""`)})
+	}
+	return list
 }
 
 func peersOf(t proxy.Table) peers {
