@@ -190,7 +190,7 @@ func (h *Host) notes(id string, g goal.Goal, def spec.Service, defined bool, s *
 		}
 	}
 	if g.Candidate != nil {
-		notes = append(notes, fmt.Sprintf("an upgrade to %s is not finished since %s", g.Candidate.Revision, g.Candidate.Since.Local().Format(time.DateTime)))
+		notes = append(notes, fmt.Sprintf("an upgrade to %s is not finished since %s: it runs, or it was cut off and `conductor converge` goes on with it", g.Candidate.Revision, g.Candidate.Since.Local().Format(time.DateTime)))
 	}
 	if g.Removing {
 		notes = append(notes, "its removal is not finished: remove it again")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"conductor/internal/event"
@@ -75,8 +76,10 @@ func (a action) unput(err error, before state.Routes) error {
 func (a action) drains(old map[string]time.Time, out []proxy.Target) map[string]time.Time {
 	now := time.Now()
 	m := map[string]time.Time{}
+	mine := plan.Prefix(a.Namespace, a.service)
 	for name, t := range old {
-		if now.Sub(t) < drainsKept {
+		_, exists := a.ids[name]
+		if exists || !strings.HasPrefix(name, mine) && now.Sub(t) < drainsKept {
 			m[name] = t
 		}
 	}
@@ -143,13 +146,20 @@ func (o *outage) ended(s plan.Step, routed, stopFirst bool, now time.Time) {
 		down, up = !s.Gone && len(s.Targets) == 0, len(s.Targets) > 0
 	case plan.Stop:
 		down = !routed && stopFirst
-	case plan.Start:
+	case plan.Commit:
 		up = !routed && stopFirst
 	}
 	switch {
 	case down && o.since.IsZero():
 		o.since = now
-	case up && !o.since.IsZero():
+	case up:
+		o.end(now)
+	}
+}
+
+// end closes the gap: somebody serves, or all that could be done is done.
+func (o *outage) end(now time.Time) {
+	if !o.since.IsZero() {
 		o.total += now.Sub(o.since)
 		o.since = time.Time{}
 	}

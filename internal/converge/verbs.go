@@ -3,6 +3,7 @@ package converge
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"conductor/internal/event"
@@ -219,7 +220,7 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 	if h.History != nil {
 		opID = h.History.Begin(op)
 		defer func() {
-			op.To, op.Ended, op.Outcome, op.Detail = firstOf(out.To, revision), time.Now(), outcomeWord(err), out.Note
+			op.To, op.Ended, op.Outcome, op.Detail = firstOf(revision, out.To), time.Now(), outcomeWord(err), out.Note
 			if err != nil {
 				op.Error = err.Error()
 			}
@@ -234,7 +235,7 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 		return out, err
 	}
 	l, err := h.pursue(ctx, was, g)
-	out.Changed = l.changed
+	out.Changed = l.changed || !reflect.DeepEqual(was, g)
 	h.describe(&out, l, was)
 	return out, err
 }
@@ -282,6 +283,7 @@ func (h *Host) describe(out *Outcome, l *loop, was goal.Goal) {
 	if l.goal.Current != nil {
 		out.To = l.goal.Current.Revision
 	}
+	l.outage.end(time.Now())
 	if l.outage.total > 0 && l.goal.Running {
 		out.Note = fmt.Sprintf("nobody served for %.1f s", l.outage.total.Seconds())
 	}

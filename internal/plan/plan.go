@@ -195,11 +195,16 @@ func Name(namespace, service, revision, release string, slot, n int) string {
 		}
 		return r
 	}, revision)
-	name := fmt.Sprintf("%s.%.12s.%.4s-%d-%d", service, rev, release, slot, n)
-	if namespace != "conductor" {
-		name = namespace + "." + name
+	return Prefix(namespace, service) + fmt.Sprintf("%.12s.%.4s-%d-%d", rev, release, slot, n)
+}
+
+// Prefix begins the names of all containers of a service, and of no other: ids
+// have no dot in them.
+func Prefix(namespace, service string) string {
+	if namespace == "conductor" {
+		return service + "."
 	}
-	return name
+	return namespace + "." + service + "."
 }
 
 // Sick: enough probes in a row have failed. An instance that never was well is
