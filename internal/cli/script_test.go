@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CONDUCTOR_CONFIG", e.WorkDir+"/conductor.yml")
 			e.Setenv("NO_COLOR", "")
 			e.Setenv("TZ", "UTC")
-			e.Setenv("USER", "test")
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each command takes a second more under -race
 			return os.WriteFile(e.WorkDir+"/conductor.yml", []byte("state_dir: "+e.WorkDir+"/state\n"), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -89,7 +89,7 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args[3:]...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "HOST", "CONDUCTOR_CONFIG", "TZ"} {
+	for _, name := range []string{"PATH", "HOME", "HOST", "CONDUCTOR_CONFIG", "TZ", "GORACE"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	var errs strings.Builder
