@@ -284,7 +284,7 @@ func (h *Host) describe(out *Outcome, l *loop, was goal.Goal) {
 		out.To = l.goal.Current.Revision
 	}
 	l.outage.end(time.Now())
-	if l.outage.total > 0 && l.goal.Running {
+	if l.outage.total > 0 && l.goal.Running && l.goal.Count(l.goal.Policy) > 0 {
 		out.Note = fmt.Sprintf("nobody served for %.1f s", l.outage.total.Seconds())
 	}
 	if !out.Changed && out.Note == "" && l.failure == nil {
