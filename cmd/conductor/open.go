@@ -57,6 +57,7 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		History:     history,
 		Emit:        s.Emit,
 		User:        s.User,
+		Code:        cli.Code,
 	}
 	parts.Routes = dir.Routes
 	parts.History = history

@@ -37,6 +37,8 @@ type Host struct {
 	Emit        event.Sink
 	// User is who asked, for the history.
 	User string
+	// Code is the exit code that an error ends with, for the history; nil: 0.
+	Code func(error) int
 
 	plan func(plan.Input) plan.Output // nil: plan.Next
 }

@@ -484,6 +484,9 @@ func (l *loop) giveWay(ctx context.Context) {
 	}
 	if l.goal.Candidate != nil {
 		l.failure = interruption(ctx)
+		if r := l.goal.Current; r != nil {
+			l.failure = fmt.Errorf("%w: %s was given up, %s stays", l.failure, l.goal.Candidate.Revision, r.Revision)
+		}
 	}
 }
 
@@ -500,7 +503,11 @@ func interruption(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), fault.ErrTimeout) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		class = fault.ErrTimeout
 	}
-	return fault.New(class, "", "%w before the goal was reached", class)
+	what := "interrupted before the goal was reached"
+	if class == fault.ErrTimeout {
+		what = "--timeout passed before the goal was reached"
+	}
+	return fault.New(class, "the same command, or `conductor converge`, goes on from here", "%s", what)
 }
 
 // transient: trying again can help.

@@ -43,7 +43,7 @@ func (h *Host) Prune(ctx context.Context, ids ...string) ([]Outcome, error) {
 		out, err := h.prune(ctx, id, byService[id])
 		outs, errs = append(outs, out), append(errs, err)
 	}
-	return outs, firstOf(errs...)
+	return outs, errors.Join(errs...)
 }
 
 func (h *Host) prune(ctx context.Context, id string, names []string) (Outcome, error) {

@@ -2,6 +2,7 @@ package converge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -223,6 +224,9 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 			op.To, op.Ended, op.Outcome, op.Detail = firstOf(revision, out.To), time.Now(), outcomeWord(err), out.Note
 			if err != nil {
 				op.Error = err.Error()
+				if h.Code != nil {
+					op.Code = h.Code(err)
+				}
 			}
 			h.History.End(opID, op)
 		}()
@@ -311,7 +315,7 @@ func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
 			return h.reapply(g)
 		})
 	})
-	return outs, firstOf(errs...)
+	return outs, errors.Join(errs...)
 }
 
 // reapply takes the definition's policy into the goal, where there is a valid one.
