@@ -142,7 +142,6 @@ func headers(name string, trusted bool) []header {
 		{"X-Forwarded-Host", own("_forwarded_host", "$http_host")},
 		{"X-Forwarded-Port", own("_port", "$server_port")},
 		{"X-Forwarded-Proto", own("_proto", "$scheme")},
-		{"X-Request-Id", "$" + name + "_request_id"},
 		{"Proxy", `""`}, // would become HTTP_PROXY in a CGI environment
 	}
 	for _, b := range believedHeaders {

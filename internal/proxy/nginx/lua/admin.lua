@@ -89,6 +89,7 @@ local function set()
         end
     end
     dict:set("generation", generation)
+    dict:incr("change", 1, 0)
 end
 
 function c.admin()

@@ -33,10 +33,13 @@ function c.access(service, stream)
     -- nginx does not try another peer once it has begun to send a request
     -- whose body is not buffered. A request without a body stays where it can
     -- be tried again.
-    local method, var = ngx.req.get_method(), ngx.var
-    if method == "GET" or method == "HEAD" or method == "OPTIONS" or method == "DELETE" then
-        local length = var.http_content_length
-        if (not length or length == "0") and not var.http_transfer_encoding then
+    local method = ngx.req.get_method()
+    if method == "GET" or method == "HEAD" then
+        return
+    end
+    if method == "DELETE" or method == "OPTIONS" then
+        local length = ngx.var.http_content_length
+        if (not length or length == "0") and not ngx.var.http_transfer_encoding then
             return
         end
     end
@@ -49,7 +52,7 @@ local function least(peers, tried, now)
     local best, low, ties = nil, nil, 0
     for i = 1, #peers do
         local peer = peers[i]
-        if not tried[peer.addr] and peer.bad <= now then
+        if peer.bad <= now and not (tried and tried[peer.addr]) then
             local n = dict:get(peer.hint) or 0
             if not best or n < low then
                 best, low, ties = peer, n, 1
@@ -83,7 +86,7 @@ local function pick(set, tried)
     end
     return least(set.peers, tried, now)
         or least(set.peers, tried, math.huge)
-        or least(set.peers, {}, math.huge)
+        or least(set.peers, nil, math.huge)
 end
 
 -- connected tells whether the attempt before this one got a connection. This
@@ -96,25 +99,34 @@ local function connected()
     return last ~= "-"
 end
 
-function c.balance()
-    local var, ctx = ngx.var, ngx.ctx
-    local service = var[service_var]
-    local set = c.peers(service)
-
-    local former = var[peer_var]
-    if former and former ~= "" then
-        var[peer_var] = ""
-        c.count(former, -1)
-    end
+-- again prepares another attempt at a request: what was counted at its former
+-- peer is taken back, and that peer is passed over.
+local function again(var, former, set)
+    var[peer_var] = ""
+    c.count(former, -1)
+    local ctx = ngx.ctx
     local attempt = ctx[c]
     if not attempt then
-        attempt = { tried = {}, n = 0 }
+        attempt = { tried = {}, n = 1 }
         ctx[c] = attempt
-        if set.n > 1 then
-            balancer.set_more_tries(math.min(set.n - 1, 2))
-        end
-    elseif attempt.peer and not connected() then
-        attempt.peer.bad = ngx.now() + BAD_SECONDS
+    end
+    attempt.n, attempt.tried[former] = attempt.n + 1, true
+    local peer = set.by_addr[former]
+    if peer and not connected() then
+        peer.bad = ngx.now() + BAD_SECONDS
+    end
+    return attempt
+end
+
+function c.balance()
+    local var = ngx.var
+    local service, former = var[service_var], var[peer_var]
+    local set, tried, n = c.peers(service), nil, 1
+    if former and former ~= "" then
+        local attempt = again(var, former, set)
+        tried, n = attempt.tried, attempt.n
+    elseif set.n > 1 then
+        balancer.set_more_tries(math.min(set.n - 1, 2))
     end
 
     -- Whoever takes a peer out writes the set first and reads the counts then.
@@ -122,26 +134,25 @@ function c.balance()
     -- was seen.
     local peer
     for _ = 1, 10 do
-        peer = pick(set, attempt.tried)
+        peer = pick(set, tried)
         if not peer or not c.count(peer.addr, 1) then
             return ngx.exit(502)
         end
-        local again = c.peers(service)
-        if again == set then
+        local now = c.peers(service)
+        if now == set then
             break
         end
         c.count(peer.addr, -1)
-        set, peer = again, nil
+        set, peer = now, nil
     end
     if not peer then
         return ngx.exit(502)
     end
     var[peer_var] = peer.addr
-    attempt.peer, attempt.tried[peer.addr], attempt.n = peer, true, attempt.n + 1
 
-    if attempt.n < math.min(set.n, 3) then
+    if n < math.min(set.n, 3) then
         balancer.set_timeouts(CONNECT_SECONDS, nil, nil)
-    elseif attempt.n > 1 then
+    elseif n > 1 then
         balancer.set_timeouts(LAST_CONNECT_SECONDS, nil, nil)
     end
     local ok, err = balancer.set_current_peer(peer.host, peer.port)

@@ -6,6 +6,7 @@
 --   boot             nonce of this dictionary
 --   cycle            number of times a configuration was loaded
 --   generation       of the peers, as Conductor numbers them
+--   change           counts up after each change of peers
 --   s1:SERVICE       its peers, "NAME@ADDR:PORT*WEIGHT NAME@…", or ""
 --   f:PID:ADDR:PORT  requests that this worker has in flight there
 --   g:ADDR:PORT      the sum over all workers; a hint for the choice alone
@@ -43,6 +44,7 @@ function c.init(generation, peers)
             assert(dict:safe_set("s1:" .. service, value))
         end
         dict:set("generation", generation)
+        dict:incr("change", 1, 0)
     end
 end
 
@@ -129,7 +131,7 @@ function c.init_worker()
 end
 
 -- count adds by to what this worker has in flight at addr. Only this worker
--- writes the key, so a zero may be deleted. Nothing here may evict.
+-- writes the key. Nothing here may evict.
 local keys = {}
 function c.count(addr, by)
     local key = keys[addr]
@@ -137,8 +139,7 @@ function c.count(addr, by)
         key = { own = "f:" .. c.pid .. ":" .. addr, all = "g:" .. addr }
         keys[addr] = key
     end
-    local n = dict:incr(key.own, by)
-    if not n then
+    if not dict:incr(key.own, by) then
         if by < 0 then
             return true
         end
@@ -147,8 +148,6 @@ function c.count(addr, by)
             ngx.log(ngx.ERR, "conductor: count requests in flight: ", err)
             return false
         end
-    elseif n <= 0 then
-        dict:delete(key.own)
     end
     if not dict:incr(key.all, by) and by > 0 and not dict:safe_add(key.all, by) then
         dict:incr(key.all, by)
@@ -156,9 +155,19 @@ function c.count(addr, by)
     return true
 end
 
+-- tidy deletes this worker's zeros; an address that is used again comes back.
+local function tidy()
+    for addr, key in pairs(keys) do
+        if dict:get(key.own) == 0 then
+            dict:delete(key.own)
+            keys[addr] = nil
+        end
+    end
+end
+
 -- decode turns a service's value into peers, in classes of one weight each.
 local function decode(raw)
-    local set = { raw = raw, n = 0, total = 0, classes = {}, peers = {} }
+    local set = { raw = raw, by_addr = {}, n = 0, total = 0, classes = {}, peers = {} }
     local by_weight = {}
     for addr, weight in raw:gmatch("@(%S+)%*(%d+)") do
         local host, port = addr:match("^%[?(.-)%]?:(%d+)$")
@@ -176,19 +185,35 @@ local function decode(raw)
         class.share = class.share + weight
         table.insert(class.peers, peer)
         table.insert(set.peers, peer)
+        set.by_addr[addr] = peer
         set.n, set.total = set.n + 1, set.total + weight
     end
     return set
 end
 
--- peers returns the service's peers as the dictionary has them now.
-local cache = {}
+-- peers returns the service's peers as the dictionary has them now. They are
+-- read anew after each change; whoever changes them writes them first and the
+-- counter then, so that an unchanged counter means unchanged peers.
+local cache, seen = {}, nil
 function c.peers(service)
-    local raw = dict:get("s1:" .. service) or ""
-    local set = cache[service]
-    if not set or set.raw ~= raw then
-        set = decode(raw)
-        cache[service] = set
+    local change = dict:get("change")
+    if change ~= seen then
+        seen = change
+        for _, set in pairs(cache) do
+            set.stale = true
+        end
+        tidy()
     end
+    local set = cache[service]
+    if set and not set.stale then
+        return set
+    end
+    local raw = dict:get("s1:" .. service) or ""
+    if set and set.raw == raw then
+        set.stale = false
+        return set
+    end
+    set = decode(raw)
+    cache[service] = set
     return set
 end
