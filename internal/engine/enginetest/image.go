@@ -193,3 +193,25 @@ func Sweep(t testing.TB, label string) {
 		}
 	}
 }
+
+// RawInspect returns what the Docker engine of this machine says of a
+// container, without white space, for tests of what the port does not show.
+func RawInspect(t testing.TB, id string) string {
+	t.Helper()
+	text, err := dockerJSON(t.Context(), http.MethodGet, "/containers/"+id+"/json", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(bytes.TrimSpace(text))
+}
+
+// RemoveVolume removes a named volume from the Docker engine of this machine.
+// Tests call it when they end.
+func RemoveVolume(t testing.TB, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := docker(ctx, http.MethodDelete, "/volumes/"+name, nil); err != nil && !strings.Contains(err.Error(), "404") {
+		t.Errorf("remove volume %s: %v", name, err)
+	}
+}

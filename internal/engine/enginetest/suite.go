@@ -195,6 +195,13 @@ func testTag(b *bench) {
 			b.Errorf("%s is %s, want %s", ref, got.ID, id)
 		}
 	}
+	b.must(b.Engine.Tag(b.ctx(), one.ID, b.Prefix+"/service:r0"))
+	names, err := b.Engine.Tags(b.ctx(), b.Prefix+"/service:")
+	b.must(err)
+	if want := []string{b.Prefix + "/service:r0", ref}; !slices.Equal(names, want) {
+		b.Errorf("names %q, want %q", names, want)
+	}
+	b.must(b.Engine.Untag(b.ctx(), b.Prefix+"/service:r0"))
 	b.is(b.Engine.Tag(b.ctx(), "sha256:"+strings.Repeat("0", 64), ref), engine.ErrNotFound)
 	for range 2 {
 		b.must(b.Engine.Untag(b.ctx(), ref))

@@ -114,7 +114,7 @@ func show() int {
 	mounts, _ := os.ReadFile("/proc/self/mounts")
 	err := json.NewEncoder(os.Stdout).Encode(map[string]any{
 		"args": os.Args, "env": os.Environ(), "uid": os.Getuid(), "gid": os.Getgid(),
-		"hostname": host, "dir": dir, "pid": os.Getpid(), "files": files.Cur,
+		"hostname": host, "dir": dir, "pid": os.Getpid(), "files": files.Max,
 		"hosts": string(hosts), "resolv": string(resolv), "status": string(status), "mounts": string(mounts),
 	})
 	if err != nil {
