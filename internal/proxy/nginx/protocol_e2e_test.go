@@ -293,10 +293,10 @@ Forwarded=for=198.51.100.7
 X-Request-Id=abc-1`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n, p := start(t)
+			n, _ := start(t)
 			conf := config(n, filepath.Dir(n.ConfigDir()))
 			conf.Trusted = c.trusted
-			p = New(conf)
+			p := New(conf)
 			mustApply(t, p, shop(headers))
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				if _, got := do(t, method, base+"/", nil, sent...); got != c.want {

@@ -258,7 +258,6 @@ func TestProxy_KilledWorkerLeavesNoCount(t *testing.T) {
 	})
 	defer close(hold)
 	mustApply(t, p, shop(a))
-	var conns []net.Conn
 	for range 8 {
 		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", httpPort))
 		if err != nil {
@@ -266,7 +265,6 @@ func TestProxy_KilledWorkerLeavesNoCount(t *testing.T) {
 		}
 		defer conn.Close()
 		fmt.Fprintf(conn, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
-		conns = append(conns, conn)
 	}
 	eventually(t, "eight in flight", func() bool { return inFlight(t, p, a) == 8 })
 	workers := n.Workers()
