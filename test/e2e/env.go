@@ -61,22 +61,22 @@ func newAt(t testing.TB, engine *image.Engine) *Env {
 	return e
 }
 
-// newNamespace is a name that tells when it was made, for sweep.
+// newNamespace is a name that tells when it was made, for sweep: six digits of
+// the time, then chance.
 func newNamespace() string {
-	b := make([]byte, 4)
+	b := make([]byte, 5)
 	rand.Read(b)
-	id := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b))
-	return fmt.Sprintf("%s-%s-%s", prefix, strconv.FormatInt(time.Now().Unix(), 36), id)
+	id := strings.ToLower(base32.StdEncoding.EncodeToString(b))[:4]
+	return prefix + "-" + strconv.FormatInt(time.Now().Unix(), 36) + id
 }
 
 // madeAt reads the time in a name that newNamespace made.
 func madeAt(namespace string) (time.Time, bool) {
-	rest, ok := strings.CutPrefix(namespace, prefix+"-")
-	if !ok {
+	at, ok := strings.CutPrefix(namespace, prefix+"-")
+	if !ok || len(at) != 10 {
 		return time.Time{}, false
 	}
-	at, _, _ := strings.Cut(rest, "-")
-	s, err := strconv.ParseInt(at, 36, 64)
+	s, err := strconv.ParseInt(at[:6], 36, 64)
 	return time.Unix(s, 0), err == nil
 }
 
@@ -313,4 +313,11 @@ func socket() string {
 		return s
 	}
 	return "/var/run/docker.sock"
+}
+
+// With is the same installation, reporting to a subtest.
+func (e *Env) With(t testing.TB) *Env {
+	c := *e
+	c.t = t
+	return &c
 }

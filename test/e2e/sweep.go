@@ -25,7 +25,7 @@ func (e *Env) tearDown() {
 	if e.Nginx != nil {
 		e.Nginx.Stop()
 	}
-	if err := clear(e.ctx(), e.Engine, e.Namespace); err != nil {
+	if err := clearAll(e.ctx(), e.Engine, e.Namespace); err != nil {
 		e.t.Errorf("cleaning up: %v", err)
 	}
 	if e.t.Failed() && os.Getenv("CONDUCTOR_TEST_KEEP") != "" {
@@ -37,8 +37,8 @@ func (e *Env) tearDown() {
 	}
 }
 
-// clear removes all that the engine has of a namespace.
-func clear(ctx context.Context, engine *image.Engine, namespace string) error {
+// clearAll removes all that the engine has of a namespace.
+func clearAll(ctx context.Context, engine *image.Engine, namespace string) error {
 	var errs []error
 	cs, err := engine.Containers(ctx, "conductor.namespace="+namespace)
 	errs = append(errs, err)
@@ -104,7 +104,7 @@ func sweep(ctx context.Context, engine *image.Engine) error {
 		for _, f := range []string{"nginx/nginx.pid", "dockerd/docker.pid"} {
 			killOwn(filepath.Join(dir, f), dir)
 		}
-		errs = append(errs, clear(ctx, engine, namespace), os.RemoveAll(dir))
+		errs = append(errs, clearAll(ctx, engine, namespace), os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
 }
