@@ -269,7 +269,7 @@ func (p *planner) retire(i Instance, cause string, remove bool) {
 	if p.busy[i.Name] {
 		return
 	}
-	if i.Route != Out {
+	if i.Route != Out || i.Running() && !p.settledRoute() {
 		return
 	}
 	step := Step{Do: Remove, Instance: i.Name, ID: i.ID, Revision: i.Revision, Slot: i.Slot, Cause: cause}
@@ -286,6 +286,10 @@ func (p *planner) retire(i Instance, cause string, remove bool) {
 	}
 	p.step(step)
 }
+
+// settledRoute: what is on disk is what the proxy serves, so that no restart of
+// it can bring back a target that was let go.
+func (p *planner) settledRoute() bool { return !p.Proxy.Has || p.Proxy.HTTP != nil }
 
 // poll spaces the looks at requests in flight: close at first, wider the
 // longer it lasts.
