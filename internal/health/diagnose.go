@@ -177,7 +177,7 @@ func cannotStart(c engine.Container) finding {
 	case has("exec format error"):
 		f.fix = "build the image for the processor of this host"
 	case has("executable file not found"), has("no such file or directory") && has("exec"):
-		f.fix = "set command to one that the image has, or build an image with it"
+		f.fix = noCommand
 	case has("permission denied") && has("exec"):
 		f.fix = "make the file executable in the image, or set command"
 	case has("unable to find user"), has("no matching entries in passwd"):
@@ -222,6 +222,8 @@ func (x *examination) exited() finding {
 		f.seen = "killed by " + signal + after
 	case c.ExitCode == 0:
 		f = finding{seen: "exited 0" + after, fix: "its command has to stay in the foreground"}
+	case c.ExitCode == 127 && initLacks(x.lastWord):
+		f = finding{seen: "exited 127" + after, fix: noCommand}
 	case c.ExitCode == 127:
 		f = finding{seen: "exited 127" + after, fix: "a command that it runs is not in the image"}
 	case c.ExitCode == 126:
@@ -236,6 +238,14 @@ func (x *examination) exited() finding {
 		f.fix = "bind 0.0.0.0; the container has no such address (::1 where the network has no IPv6)"
 	}
 	return f
+}
+
+const noCommand = "set command to one that the image has, or build an image with it"
+
+// initLacks: these are the words of the engine's init, which is the process
+// that misses the command where there is one.
+func initLacks(word string) bool {
+	return strings.HasPrefix(word, "[FATAL tini ") && strings.HasSuffix(word, " failed: No such file or directory")
 }
 
 // signalName names the signal that an exit code tells of: 128 + its number.

@@ -194,6 +194,8 @@ func TestDiagnose_EndedContainers(t *testing.T) {
 		"killed at a limit": {ended(137, time.Second), 64 << 20, "", "killed by SIGKILL after 1 s, perhaps for being out of memory, limits.memory is 64 MiB"},
 		"no such address": {ended(1, time.Second), 0, "bind: cannot assign requested address\n",
 			"exited 1 after 1 s, log: bind: cannot assign requested address: bind 0.0.0.0; the container has no such address (::1 where the network has no IPv6)"},
+		"the init lacks the command": {ended(127, time.Second), 0, "[FATAL tini (7)] exec bin/server failed: No such file or directory\n",
+			"exited 127 after 1 s, log: [FATAL tini (7)] exec bin/server failed: No such file or directory: set command to one that the image has, or build an image with it"},
 		"killed":                  {ended(137, time.Second), 0, "", "killed by SIGKILL after 1 s"},
 		"no signal":               {ended(255, time.Second), 0, "", "exited 255 after 1 s"},
 		"out of memory":           {oom, 64 << 20, "x\n", "killed by the kernel after 2.3 s: out of memory, limits.memory is 64 MiB: set limits.memory higher, or let it use less"},
