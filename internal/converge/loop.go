@@ -41,6 +41,9 @@ type loop struct {
 	watch *watcher
 	work  context.Context // ends with run, not with the caller's patience
 
+	check   func(context.Context) error // of the proxy, before any switch; nil: done
+	checked chan error
+
 	doing   map[string]plan.Step
 	results chan result
 	events  chan engine.Event
@@ -84,7 +87,7 @@ func (h *Host) loop(g goal.Goal) *loop {
 	return &loop{
 		Host: h, service: g.Service, goal: g, next: next,
 		obs: newObserver(h, g.Service), watch: newWatcher(h.Prober),
-		doing: map[string]plan.Step{}, results: make(chan result, 16), events: make(chan engine.Event, 64),
+		doing: map[string]plan.Step{}, results: make(chan result, 16), checked: make(chan error, 1), events: make(chan engine.Event, 64),
 		held: map[string]hold{}, broken: map[string]string{}, made: map[string]bool{},
 		shared: &shared{material: map[string]secret.Material{}},
 	}
@@ -106,6 +109,9 @@ func (l *loop) run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	trial := l.goal.Candidate != nil
+	if l.check != nil {
+		l.running.Go(func() { l.checked <- l.check(work) })
+	}
 	lost := hold{} // observations that failed
 	for {
 		now := time.Now()
@@ -125,7 +131,7 @@ func (l *loop) run(ctx context.Context) error {
 		lost = hold{}
 		out := l.next(in)
 		started := l.start(out.Steps, now)
-		if started == 0 && len(l.doing) == 0 {
+		if started == 0 && len(l.doing) == 0 && l.check == nil {
 			if out.Settled(in) {
 				return l.failure
 			}
@@ -260,7 +266,7 @@ func (l *loop) target(i plan.Instance) health.Instance {
 func (l *loop) start(steps []plan.Step, now time.Time) int {
 	n := 0
 	for _, s := range steps {
-		if h, ok := l.held[s.Key()]; ok && now.Before(h.until) {
+		if h, ok := l.held[s.Key()]; ok && now.Before(h.until) || s.Do == plan.Route && l.check != nil {
 			continue
 		}
 		n++
@@ -306,6 +312,11 @@ func (l *loop) wait(done <-chan struct{}, at time.Time) {
 		l.happened(e)
 	case p := <-l.watch.found:
 		l.answered(p)
+	case err := <-l.checked:
+		l.check = nil
+		if l.refuse(err); err != nil && l.failure == nil {
+			l.failure = err
+		}
 	case <-timer.C:
 		if l.obs.routesKnown && len(l.doing) == 0 {
 			l.obs.routesKnown = false
@@ -420,7 +431,7 @@ func (l *loop) failed(r result) {
 
 // refuse gives the candidate up for a reason that is not its health.
 func (l *loop) refuse(err error) {
-	if l.goal.Candidate != nil && l.abort == "" {
+	if err != nil && l.goal.Candidate != nil && l.abort == "" {
 		l.failure, l.abort = err, err.Error()
 	}
 }

@@ -68,7 +68,11 @@ func (h *Host) prune(ctx context.Context, id string, names []string) (Outcome, e
 		if needed[n] {
 			continue
 		}
-		if err := h.Engine.Untag(ctx, n); err != nil {
+		err := h.Engine.Untag(ctx, n)
+		if errors.Is(err, engine.ErrConflict) {
+			continue // a container that is kept for its logs needs it
+		}
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}

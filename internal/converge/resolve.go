@@ -71,26 +71,40 @@ func (h *Host) definition(id string) (spec.Service, error) {
 }
 
 // checkProxy fails early: whatever would keep the proxy from taking the
-// service's route is found before anything is started.
-func (h *Host) checkProxy(ctx context.Context, id string, p spec.Policy) error {
+// service's route is found before anything that serves is touched. The proxy's
+// own test takes its time, so it runs beside the start of instances, unless
+// something that cannot be taken back comes first.
+func (h *Host) checkProxy(ctx context.Context, r *request, p spec.Policy) error {
 	if p.HTTP == nil {
 		return nil
 	}
-	release, err := h.Store.LockProxy(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
 	routes, err := h.Store.Routes()
 	if err != nil {
 		return err
 	}
-	r, _ := routes.Table.Route(id)
-	r.Service, r.HTTP = id, *p.HTTP
-	if err := claimed(routes.Table.Without(id), r); err != nil {
+	route, _ := routes.Table.Route(r.Service)
+	route.Service, route.HTTP = r.Service, *p.HTTP
+	if err := claimed(routes.Table.Without(r.Service), route); err != nil {
 		return err
 	}
-	return h.Proxy.Check(ctx, routes.Table.With(r))
+	check := func(ctx context.Context) error {
+		release, err := h.Store.LockProxy(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
+		routes, err := h.Store.Routes()
+		if err != nil {
+			return err
+		}
+		return h.Proxy.Check(ctx, routes.Table.With(route))
+	}
+	_, err = h.Proxy.Observe(ctx) // one that is not there is known at once
+	if err != nil || p.Upgrade.Order == spec.StopFirst || len(p.Upgrade.Before) > 0 {
+		return check(ctx)
+	}
+	r.check = check
+	return nil
 }
 
 // claimed refuses a route that a service without a definition still has: the

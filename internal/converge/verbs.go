@@ -19,12 +19,12 @@ import (
 // fails early, with what serves untouched. With nothing to change it does
 // nothing and says so.
 func (h *Host) Upgrade(ctx context.Context, id, revision string) (Outcome, error) {
-	return h.verb(ctx, id, "upgrade", revision, func(ctx context.Context, g *goal.Goal) error {
-		return h.upgrade(ctx, g, id, revision)
+	return h.verb(ctx, id, "upgrade", revision, func(ctx context.Context, r *request) error {
+		return h.upgrade(ctx, r, id, revision)
 	})
 }
 
-func (h *Host) upgrade(ctx context.Context, g *goal.Goal, id, revision string) error {
+func (h *Host) upgrade(ctx context.Context, req *request, id, revision string) error {
 	s, err := h.definition(id)
 	if err != nil {
 		return err
@@ -33,16 +33,24 @@ func (h *Host) upgrade(ctx context.Context, g *goal.Goal, id, revision string) e
 	if err != nil {
 		return err
 	}
-	if err := h.checkProxy(ctx, id, s.Policy); err != nil {
+	if err := h.checkProxy(ctx, req, s.Policy); err != nil {
 		return err
 	}
-	h.setCandidate(g, r, s.Policy, false)
+	req.setCandidate(r, s.Policy, false)
 	return nil
+}
+
+// request is a change of a goal in the making.
+type request struct {
+	goal.Goal
+	// check finds out whether the proxy would take the route, while instances
+	// start; nil: it is found out already. No route changes before it is.
+	check func(context.Context) error
 }
 
 // setCandidate makes the release the goal; where it is current already, only
 // the policy changes.
-func (h *Host) setCandidate(g *goal.Goal, r goal.Release, p spec.Policy, rollback bool) {
+func (g *request) setCandidate(r goal.Release, p spec.Policy, rollback bool) {
 	if !g.Running && g.Current != nil {
 		g.Epoch++ // what was stopped is replaced, not revived
 	}
@@ -64,12 +72,12 @@ func (h *Host) setCandidate(g *goal.Goal, r goal.Release, p spec.Policy, rollbac
 // Rollback makes the last committed release before the current one the goal,
 // or the newest of the named revision, with today's policy.
 func (h *Host) Rollback(ctx context.Context, id, revision string) (Outcome, error) {
-	return h.verb(ctx, id, "rollback", revision, func(ctx context.Context, g *goal.Goal) error {
-		return h.rollback(ctx, g, revision)
+	return h.verb(ctx, id, "rollback", revision, func(ctx context.Context, r *request) error {
+		return h.rollback(ctx, r, revision)
 	})
 }
 
-func (h *Host) rollback(ctx context.Context, g *goal.Goal, revision string) error {
+func (h *Host) rollback(ctx context.Context, g *request, revision string) error {
 	if g.Current == nil {
 		return neverDeployed(g.Service)
 	}
@@ -96,17 +104,17 @@ func (h *Host) rollback(ctx context.Context, g *goal.Goal, revision string) erro
 	} else {
 		h.tell(event.Event{Event: event.Warning, Service: g.Service, Detail: "rolled back with the policy applied last: " + err.Error()})
 	}
-	if err := h.checkProxy(ctx, g.Service, p); err != nil {
+	if err := h.checkProxy(ctx, g, p); err != nil {
 		return err
 	}
-	h.setCandidate(g, r, p, true)
+	g.setCandidate(r, p, true)
 	return nil
 }
 
 // Stop takes the service out of the proxy and stops its instances. It stays
 // stopped until Start or Upgrade.
 func (h *Host) Stop(ctx context.Context, id string) (Outcome, error) {
-	return h.verb(ctx, id, "stop", "", func(_ context.Context, g *goal.Goal) error {
+	return h.verb(ctx, id, "stop", "", func(_ context.Context, g *request) error {
 		if g.Current == nil && g.Candidate == nil {
 			return neverDeployed(id)
 		}
@@ -117,7 +125,7 @@ func (h *Host) Stop(ctx context.Context, id string) (Outcome, error) {
 
 // Start takes Stop back.
 func (h *Host) Start(ctx context.Context, id string) (Outcome, error) {
-	return h.verb(ctx, id, "start", "", func(_ context.Context, g *goal.Goal) error {
+	return h.verb(ctx, id, "start", "", func(_ context.Context, g *request) error {
 		if g.Current == nil {
 			return neverDeployed(id)
 		}
@@ -132,7 +140,7 @@ func (h *Host) Start(ctx context.Context, id string) (Outcome, error) {
 // Restart replaces all instances by fresh ones of the same release, one slot
 // after the other. A stopped service starts.
 func (h *Host) Restart(ctx context.Context, id string) (Outcome, error) {
-	return h.verb(ctx, id, "restart", "", func(_ context.Context, g *goal.Goal) error {
+	return h.verb(ctx, id, "restart", "", func(_ context.Context, g *request) error {
 		if g.Current == nil {
 			return neverDeployed(id)
 		}
@@ -144,7 +152,7 @@ func (h *Host) Restart(ctx context.Context, id string) (Outcome, error) {
 
 // Scale sets the number of replicas; nil gives it back to the definition.
 func (h *Host) Scale(ctx context.Context, id string, replicas *int) (Outcome, error) {
-	return h.verb(ctx, id, "scale", "", func(_ context.Context, g *goal.Goal) error {
+	return h.verb(ctx, id, "scale", "", func(_ context.Context, g *request) error {
 		if g.Current == nil {
 			return neverDeployed(id)
 		}
@@ -167,7 +175,7 @@ func (h *Host) Scale(ctx context.Context, id string, replicas *int) (Outcome, er
 
 // Remove stops the service and forgets it; its definition is not touched.
 func (h *Host) Remove(ctx context.Context, id string) (Outcome, error) {
-	return h.verb(ctx, id, "remove", "", func(_ context.Context, g *goal.Goal) error {
+	return h.verb(ctx, id, "remove", "", func(_ context.Context, g *request) error {
 		if g.Current == nil && g.Candidate == nil && !g.Removing {
 			return neverDeployed(id)
 		}
@@ -182,7 +190,7 @@ func neverDeployed(id string) error {
 
 // verb changes the goal of one service under its lock, writes it, and lets the
 // loop bring the host there. All verbs are this, with another change.
-func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(context.Context, *goal.Goal) error) (out Outcome, err error) {
+func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(context.Context, *request) error) (out Outcome, err error) {
 	began := time.Now()
 	out = Outcome{Service: id, Verb: verb}
 	defer func() {
@@ -234,19 +242,20 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 	if _, err := h.Engine.Info(ctx); err != nil {
 		return out, err
 	}
-	was := g
-	if err := change(ctx, &g); err != nil {
+	was, req := g, request{Goal: g}
+	if err := change(ctx, &req); err != nil {
 		return out, err
 	}
-	l, err := h.pursue(ctx, was, g)
-	out.Changed = l.changed || !reflect.DeepEqual(was, g)
+	l, err := h.pursue(ctx, was, req)
+	out.Changed = l.changed || !reflect.DeepEqual(was, req.Goal)
 	h.describe(&out, l, was)
 	return out, err
 }
 
 // pursue writes the goal and runs the loop until it is reached.
-func (h *Host) pursue(ctx context.Context, was, g goal.Goal) (*loop, error) {
-	l := h.loop(g)
+func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, error) {
+	g, l := req.Goal, h.loop(req.Goal)
+	l.check = req.check
 	if c := g.Candidate; c != nil {
 		// Named before it is the goal, so that no prune takes it in between.
 		if err := h.Engine.Tag(ctx, c.Image, c.Tag(h.Namespace, g.Service)); err != nil {
@@ -311,8 +320,8 @@ func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
 	outs := make([]Outcome, len(ids))
 	errs := make([]error, len(ids))
 	inParallel(len(ids), 4, func(n int) {
-		outs[n], errs[n] = h.verb(ctx, ids[n], "converge", "", func(_ context.Context, g *goal.Goal) error {
-			return h.reapply(g)
+		outs[n], errs[n] = h.verb(ctx, ids[n], "converge", "", func(_ context.Context, g *request) error {
+			return h.reapply(&g.Goal)
 		})
 	})
 	return outs, errors.Join(errs...)
@@ -332,15 +341,15 @@ func (h *Host) reapply(g *goal.Goal) error {
 // PlanUpgrade says what Upgrade would do. It changes nothing, but it fetches
 // the image: without it there is no telling.
 func (h *Host) PlanUpgrade(ctx context.Context, id, revision string) ([]Step, error) {
-	return h.foresee(ctx, id, func(g *goal.Goal) error { return h.upgrade(ctx, g, id, revision) })
+	return h.foresee(ctx, id, func(r *request) error { return h.upgrade(ctx, r, id, revision) })
 }
 
 // PlanRollback says what Rollback would do, and changes nothing.
 func (h *Host) PlanRollback(ctx context.Context, id, revision string) ([]Step, error) {
-	return h.foresee(ctx, id, func(g *goal.Goal) error { return h.rollback(ctx, g, revision) })
+	return h.foresee(ctx, id, func(r *request) error { return h.rollback(ctx, r, revision) })
 }
 
-func (h *Host) foresee(ctx context.Context, id string, change func(*goal.Goal) error) ([]Step, error) {
+func (h *Host) foresee(ctx context.Context, id string, change func(*request) error) ([]Step, error) {
 	quiet := *h
 	quiet.Emit, quiet.History = nil, nil
 	g, _, err := h.Store.Goal(id)
@@ -348,9 +357,15 @@ func (h *Host) foresee(ctx context.Context, id string, change func(*goal.Goal) e
 		return nil, err
 	}
 	g.Service = id
-	if err := change(&g); err != nil {
+	req := request{Goal: g}
+	err = change(&req)
+	if err == nil && req.check != nil {
+		err = req.check(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", id, err)
 	}
+	g = req.Goal
 	o := newObserver(&quiet, id)
 	if err := o.refresh(ctx, time.Now()); err != nil {
 		return nil, err
