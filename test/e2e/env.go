@@ -140,17 +140,22 @@ func (e *Env) Service(id, yaml string) {
 func (e *Env) Repo() string { return e.Namespace + "-images/app" }
 
 // Image makes a revision of the test application, with KEY=VALUE of its
-// environment baked in.
+// environment baked in; CMD=… is its command instead.
 func (e *Env) Image(revision string, env ...string) {
 	e.t.Helper()
-	m := map[string]string{"REVISION": revision}
-	for _, kv := range env {
-		k, v, _ := strings.Cut(kv, "=")
-		m[k] = v
+	i := image.Image{
+		Binary: binaries.app,
+		Env:    map[string]string{"REVISION": revision},
+		Labels: map[string]string{prefix: e.Namespace},
 	}
-	must(e.t, e.Engine.Import(e.ctx(), e.Repo()+":"+revision, image.Image{
-		Binary: binaries.app, Env: m, Labels: map[string]string{prefix: e.Namespace},
-	}))
+	for _, kv := range env {
+		if k, v, _ := strings.Cut(kv, "="); k == "CMD" {
+			i.Cmd = v
+		} else {
+			i.Env[k] = v
+		}
+	}
+	must(e.t, e.Engine.Import(e.ctx(), e.Repo()+":"+revision, i))
 }
 
 // Images makes plain revisions.
@@ -212,6 +217,41 @@ func (e *Env) WantInstances(service string, want map[string]int) {
 	if got := e.Instances(service); !maps.Equal(got, want) {
 		e.t.Errorf("running instances of %s: %v, want %v", service, got, want)
 	}
+}
+
+// State is what the engine's inspection says of a container.
+type State struct {
+	Running               bool
+	ExitCode              int
+	OOMKilled             bool
+	PID                   int `json:"Pid"`
+	StartedAt, FinishedAt time.Time
+}
+
+// Inspect asks the engine for a container's state.
+func (e *Env) Inspect(id string) State {
+	e.t.Helper()
+	var c struct{ State State }
+	must(e.t, e.Engine.Do(e.ctx(), "GET", "/containers/"+id+"/json", nil, nil, &c))
+	return c.State
+}
+
+// Kill kills a container with SIGKILL, behind conductor's back.
+func (e *Env) Kill(id string) {
+	e.t.Helper()
+	must(e.t, e.Engine.Do(e.ctx(), "POST", "/containers/"+id+"/kill", nil, nil, nil))
+}
+
+// IDs are the IDs of the service's running containers, ordered by name.
+func (e *Env) IDs(service string) []string {
+	e.t.Helper()
+	var ids []string
+	for _, c := range e.Containers(service) {
+		if c.State == "running" {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
 }
 
 // Path is a path below the installation's folder.

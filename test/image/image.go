@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 // its command.
 type Image struct {
 	Binary string            // path of the static binary
+	Cmd    string            // its command instead of /app
 	Env    map[string]string // of the image
 	Labels map[string]string
 }
@@ -48,7 +50,8 @@ func (e *Engine) Import(ctx context.Context, ref string, i Image) error {
 		return fmt.Errorf("image %s has no tag", ref)
 	}
 	q := url.Values{"fromSrc": {"-"}, "repo": {repo}, "tag": {tag}}
-	q["changes"] = append(append([]string{`CMD ["/app"]`}, lines("ENV", i.Env)...), lines("LABEL", i.Labels)...)
+	cmd := cmp.Or(i.Cmd, "/app")
+	q["changes"] = append(append([]string{`CMD [` + quote(cmd) + `]`}, lines("ENV", i.Env)...), lines("LABEL", i.Labels)...)
 	var out []byte
 	if err := e.Do(ctx, "POST", "/images/create", q, &t, &out); err != nil {
 		return fmt.Errorf("import %s: %w", ref, err)

@@ -1,0 +1,86 @@
+// Command bench measures Conductor against what cannot be done faster, and
+// prints one table. script/bench builds what it needs and runs it.
+//
+// Every figure that is a ratio comes from two things that were measured in
+// turns within one run, A/B/A/B, so that whatever else the machine does meets
+// both. It makes an installation of its own, with its own namespace, network,
+// nginx and loopback ports, and takes it away again.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+type options struct {
+	conductor, floor, app string // binaries
+	stripped              string // conductor without its symbols
+	doc                   string // file whose table is rewritten; empty: none
+	only                  string // parts, separated by commas; empty: all
+	quick                 bool
+	keepTrace             bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.conductor, "conductor", "", "the binary that is measured")
+	flag.StringVar(&o.stripped, "stripped", "", "the same binary without symbols, for its size")
+	flag.StringVar(&o.floor, "floor", "", "the floor program's binary")
+	flag.StringVar(&o.app, "app", "", "the test application's binary")
+	flag.StringVar(&o.doc, "doc", "", "Markdown file whose table is rewritten")
+	flag.StringVar(&o.only, "only", "", "measure only these: engine,upgrade,proxy,plan,start")
+	flag.BoolVar(&o.quick, "quick", false, "few repetitions: to see that it works")
+	flag.BoolVar(&o.keepTrace, "trace", false, "print the events of the last upgrade and floor with their times")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	wants := func(part string) bool {
+		return o.only == "" || strings.Contains(","+o.only+",", ","+part+",")
+	}
+	if o.doc != "" && o.only != "" {
+		return errors.New("-doc keeps a whole table: leave -only away")
+	}
+	var r report
+	h, err := newHost(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context, *host, *report) error
+	}{
+		{"start", startUp},
+		{"plan", planning},
+		{"engine", engineFloors},
+		{"upgrade", upgrades},
+		{"proxy", throughput},
+	} {
+		if !wants(part.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "measuring: %s\n", part.name)
+		if err := part.measure(ctx, h, &r); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	machine := h.machine(ctx)
+	fmt.Print(machine + "\n\n" + r.text())
+	if o.doc != "" {
+		return rewrite(o.doc, machine+"\n\n"+r.markdown())
+	}
+	return nil
+}
