@@ -132,7 +132,7 @@ func (t *tally) summary(o converge.Outcome) string {
 		parts = append(parts, "nothing to do")
 	}
 	if o.Changed {
-		parts = append(parts, display.Took(o.Took))
+		parts = append(parts, display.Took(o.Took.D()))
 	}
 	s := strings.Join(parts, ", ")
 	if o.Service == "" {

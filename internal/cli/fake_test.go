@@ -16,6 +16,7 @@ import (
 	"conductor/internal/engine"
 	"conductor/internal/event"
 	"conductor/internal/fault"
+	"conductor/internal/spec"
 	"conductor/internal/state"
 )
 
@@ -135,7 +136,7 @@ func (h *fakeHost) replicas(id string) int {
 }
 
 func (h *fakeHost) Upgrade(ctx context.Context, id, revision string) (converge.Outcome, error) {
-	o := converge.Outcome{Service: id, Verb: "upgrade", To: revision, Took: 1200 * time.Millisecond}
+	o := converge.Outcome{Service: id, Verb: "upgrade", To: revision, Took: spec.Duration(1200 * time.Millisecond)}
 	if _, err := h.setup.Definitions.Get(id); err != nil {
 		return o, err
 	}
@@ -189,7 +190,7 @@ func (h *fakeHost) replace(id, from, to string) {
 }
 
 func (h *fakeHost) Rollback(ctx context.Context, id, revision string) (converge.Outcome, error) {
-	o := converge.Outcome{Service: id, Verb: "rollback", Took: time.Second}
+	o := converge.Outcome{Service: id, Verb: "rollback", Took: spec.Duration(time.Second)}
 	s, err := h.goal(id)
 	if err != nil {
 		return o, err
@@ -225,7 +226,7 @@ func (h *fakeHost) PlanRollback(ctx context.Context, id, revision string) ([]con
 }
 
 func (h *fakeHost) verb(ctx context.Context, id, verb string, change func(*fakeService)) (converge.Outcome, error) {
-	o := converge.Outcome{Service: id, Verb: verb, Took: 800 * time.Millisecond}
+	o := converge.Outcome{Service: id, Verb: verb, Took: spec.Duration(800 * time.Millisecond)}
 	s, err := h.goal(id)
 	if err != nil {
 		return o, err
@@ -287,7 +288,7 @@ func (h *fakeHost) Converge(ctx context.Context, ids ...string) ([]converge.Outc
 }
 
 func (h *fakeHost) Prune(_ context.Context, ids ...string) ([]converge.Outcome, error) {
-	return []converge.Outcome{{Service: "shop", Verb: "prune", Changed: true, Note: "2 images let go", Took: time.Second}}, nil
+	return []converge.Outcome{{Service: "shop", Verb: "prune", Changed: true, Note: "2 images let go", Took: spec.Duration(time.Second)}}, nil
 }
 
 func (h *fakeHost) Status(_ context.Context, ids ...string) ([]converge.Status, error) {

@@ -7,6 +7,7 @@ import (
 
 	"conductor/internal/converge"
 	"conductor/internal/event"
+	"conductor/internal/spec"
 )
 
 func TestSummary_OneLineAService(t *testing.T) {
@@ -41,7 +42,7 @@ func TestSummary_OneLineAService(t *testing.T) {
 			}
 		}
 		c.count(event.Event{Event: event.Healthy, Service: "blog", Instance: "z"})
-		tt.o.Service, tt.o.Took = "shop", 1200*time.Millisecond
+		tt.o.Service, tt.o.Took = "shop", spec.Duration(1200*time.Millisecond)
 		if got := c.summary(tt.o); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
 		}

@@ -92,7 +92,7 @@ type Outcome struct {
 	To       string        `json:"to,omitempty"`   // revision now
 	Changed  bool          `json:"changed"`
 	Note     string        `json:"note,omitempty"` // in words: nothing to do, seconds down, …
-	Took     time.Duration `json:"took"`
+	Took     spec.Duration `json:"took"`
 	Warnings []string      `json:"warnings,omitempty"`
 }
 

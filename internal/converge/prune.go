@@ -78,7 +78,7 @@ func (h *Host) prune(ctx context.Context, id string, names []string) (Outcome, e
 		}
 		gone++
 	}
-	out.Changed, out.Took = gone > 0, time.Since(began)
+	out.Changed, out.Took = gone > 0, spec.Duration(time.Since(began))
 	out.Note = fmt.Sprintf("%d of %d image names were needed no more", gone, len(names))
 	if err := errors.Join(errs...); err != nil {
 		return out, fault.New(fault.ErrHost, "the engine's message says why", "prune %s: %w", id, err)

@@ -194,7 +194,7 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 	began := time.Now()
 	out = Outcome{Service: id, Verb: verb}
 	defer func() {
-		out.Took = time.Since(began)
+		out.Took = spec.Duration(time.Since(began))
 		if ctx.Err() != nil && err != nil && transient(err) {
 			err = interruption(ctx)
 		}
