@@ -150,12 +150,8 @@ func (h *host) sweep() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var errs []error
-	for _, label := range []string{"conductor.namespace=" + namespace, container.Label + "=" + namespace} {
-		cs, err := h.engine.Containers(ctx, label)
-		errs = append(errs, err)
-		for _, c := range cs {
-			errs = append(errs, h.engine.RemoveContainer(ctx, c.ID))
-		}
+	for _, label := range []string{"conductor.namespace=" + namespace, container.Label + "=" + namespace, container.Label + "=" + namespace + "-floor"} {
+		errs = append(errs, h.removeContainers(ctx, label))
 	}
 	ns, err := h.engine.Networks(ctx)
 	errs = append(errs, err)
@@ -170,6 +166,15 @@ func (h *host) sweep() error {
 		for _, t := range tags {
 			errs = append(errs, h.engine.RemoveImage(ctx, t))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+func (h *host) removeContainers(ctx context.Context, label string) error {
+	cs, err := h.engine.Containers(ctx, label)
+	errs := []error{err}
+	for _, c := range cs {
+		errs = append(errs, h.engine.RemoveContainer(ctx, c.ID))
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"conductor/test/bench/container"
 )
 
 const upgradeLimit = 1.15
@@ -81,6 +83,9 @@ func upgrade(ctx context.Context, h *host, r *report, replicas, runs int) error 
 	}
 	if err := h.command(ctx, "--output", "quiet", "service", "remove", "--id", id).Run(); err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	if err := h.removeContainers(ctx, container.Label+"="+namespace+"-floor"); err != nil {
+		return err
 	}
 	a, b := exits(own), exits(least)
 	q := ratio(a, b)
