@@ -176,13 +176,22 @@ func (h *Host) Scale(ctx context.Context, id string, replicas *int) (Outcome, er
 // Remove stops the service and forgets it; its definition is not touched.
 func (h *Host) Remove(ctx context.Context, id string) (Outcome, error) {
 	return h.verb(ctx, id, "remove", "", func(_ context.Context, g *request) error {
-		if g.Current == nil && g.Candidate == nil && !g.Removing {
+		if never(g.Goal) {
 			return neverDeployed(id)
 		}
 		g.Candidate, g.Running, g.Removing = nil, false, true
 		return nil
 	})
 }
+
+// empty: the goal asks for nothing, as that of a first deploy which was given
+// up. Where that was cut off, its instances may still be there.
+func empty(g goal.Goal) bool {
+	return g.Current == nil && g.Candidate == nil && !g.Removing
+}
+
+// never: nothing was ever asked of the service, or nothing is left of it.
+func never(g goal.Goal) bool { return empty(g) && g.Policy.Kind == "" }
 
 func neverDeployed(id string) error {
 	return fault.New(fault.ErrUsage, fmt.Sprintf("conductor service upgrade --id %s --revision REVISION", id), "%s was never deployed on this host", id)
@@ -263,6 +272,7 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 		}
 	}
 	if err := h.Store.PutGoal(g); err != nil {
+		h.untag(ctx, was, g.Releases())
 		return l, err
 	}
 	if c := was.Candidate; c != nil && (g.Candidate == nil || g.Candidate.Digest != c.Digest) {
@@ -272,6 +282,10 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 	}
 	err := l.run(ctx)
 	h.untag(ctx, l.goal, append(was.Releases(), g.Releases()...))
+	if empty(l.goal) && len(l.obs.containers) == 0 {
+		// A first deploy that did not work out: there is nothing to remember.
+		err = firstOf(err, h.Store.DeleteGoal(g.Service))
+	}
 	if err != nil {
 		return l, err
 	}
@@ -329,7 +343,7 @@ func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
 
 // reapply takes the definition's policy into the goal, where there is a valid one.
 func (h *Host) reapply(g *goal.Goal) error {
-	if g.Current == nil && g.Candidate == nil && !g.Removing {
+	if never(*g) {
 		return neverDeployed(g.Service)
 	}
 	if s, err := h.definition(g.Service); err == nil && g.Current != nil && g.Candidate == nil {
