@@ -102,21 +102,22 @@ func ended(ctx context.Context, err error) error {
 }
 
 // failures puts an error into words: one failure for each error that is joined
-// in it, and for each mistake in a definition.
+// in it, and for each mistake in a definition, whose place says enough of what
+// was tried.
 func failures(err error) []display.Failure {
-	if ps, ok := err.(spec.Problems); ok {
+	if parts := joined(err); parts != nil {
+		var fs []display.Failure
+		for _, e := range parts {
+			fs = append(fs, failures(e)...)
+		}
+		return fs
+	}
+	if ps, ok := errors.AsType[spec.Problems](err); ok {
 		fs := make([]display.Failure, len(ps))
 		for i, p := range ps {
 			hint := p.Hint
 			p.Hint = ""
 			fs[i] = display.Failure{Text: p.String(), Hint: hint}
-		}
-		return fs
-	}
-	if parts := joined(err); parts != nil {
-		var fs []display.Failure
-		for _, e := range parts {
-			fs = append(fs, failures(e)...)
 		}
 		return fs
 	}
