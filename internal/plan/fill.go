@@ -50,8 +50,8 @@ func (p *planner) slot(g group, slot int, trial bool) {
 			sick = append(sick, i)
 		default:
 			starting = append(starting, i)
-			if !i.EverWell {
-				p.look(i.StartedAt.Add(h.StartTimeout.D()))
+			if t := i.StartedAt.Add(h.StartTimeout.D()); !i.EverWell && p.Now.Before(t) {
+				p.look(t)
 			}
 		}
 	}

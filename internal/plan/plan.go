@@ -228,7 +228,10 @@ func (i Instance) Serves(h spec.Health) bool {
 	return i.Well || i.Route != Out && !i.Sick(h)
 }
 
-// Late: it never was well, and its start timeout is over.
+// Late: it never was well, and its start timeout is over. To a process that has
+// just begun, an instance that has served for days never was well: so it is
+// asked first, as often as one that is well would be.
 func (i Instance) Late(h spec.Health, now time.Time) bool {
-	return i.Running() && !i.Well && !i.EverWell && i.Route == Out && !now.Before(i.StartedAt.Add(h.StartTimeout.D()))
+	return i.Running() && !i.Well && !i.EverWell && i.Route == Out && i.Asked && i.Failures >= max(h.UnhealthyAfter, 1) &&
+		!now.Before(i.StartedAt.Add(h.StartTimeout.D()))
 }
