@@ -72,7 +72,7 @@ func TestContract_RefusedBeforeAnythingIsTouched(t *testing.T) {
 		{name: "invalid definition", def: Def{"replics": "3"}, code: 3,
 			words: []string{e.Path("services/shop.yml") + ":7:1", "replics", "replicas"}},
 		{name: "a route that another service claims", other: "image: x\nhttp: {port: 80, listen: '" + addr + "'}\n", code: 3,
-			words: []string{"shop", "other", "services/other.yml:2:7", "services/shop.yml:4:7"}},
+			words: []string{"shop", "other", "services/other.yml:2:1", "services/shop.yml:3:1"}},
 		{name: "ports without stop-first", def: Def{"ports": "['127.0.0.1:23998:8080']", "replicas": "1"}, code: 3,
 			words: []string{e.Path("services/shop.yml") + ":", "ports", "stop-first"}},
 		{name: "secret that cannot be read", do: func(t *testing.T, _ *Env) {
@@ -94,7 +94,7 @@ func TestContract_RefusedBeforeAnythingIsTouched(t *testing.T) {
 			must(t, err)
 			t.Cleanup(func() { taken.Close() })
 			e.Service("taken", flow(Def{"image": e.Repo(), "http": "{port: 8080, listen: '" + taken.Addr().String() + "'}"}))
-		}, args: []string{"service", "upgrade", "--id", "taken", "--revision", "v2"}, code: 6, words: []string{"127.0.0.1:2", strconv.Itoa(os.Getpid())}},
+		}, args: []string{"service", "upgrade", "--id", "taken", "--revision", "v2"}, code: 6, words: []string{"127.0.0.1 is taken by", strconv.Itoa(os.Getpid()), "http.listen"}},
 		{name: "timeout", def: Def{"health": "{path: /headers/no, status: 299}"}, args: append([]string{"--timeout", "1s"}, upgrade...), code: 124},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
