@@ -23,7 +23,7 @@ const (
 
 	// The load: most requests keep their connection, some are POSTs on a new
 	// one each.
-	gets, posts = 800.0, 200.0
+	gets, posts = 800, 200 // requests/s
 	postBytes   = 4 << 10
 
 	// steady is how long the load runs before a command and after it.
@@ -88,7 +88,7 @@ func (d *demo) deploy(ctx context.Context) error {
 }
 
 func (d *demo) upgrade(ctx context.Context) error {
-	d.title("Upgrade it to %s, under %.0f requests/s.", d.new, gets+posts)
+	d.title("Upgrade it to %s, under %s requests/s.", d.new, thousands(gets+posts))
 	return d.change(ctx, "upgrade to "+d.new, d.old, d.new,
 		"service", "upgrade", "--id", service, "--revision", d.new)
 }
@@ -120,8 +120,8 @@ func (d *demo) change(ctx context.Context, name, from, to string, args ...string
 	if !after.Last.After(r.ended) {
 		return fmt.Errorf("%s did not answer after the command had ended", to)
 	}
-	d.verdict("%s; first answer of %s %s after the command, last one of %s %s after it",
-		r, to, seconds(after.First.Sub(r.began)), from, seconds(before.Last.Sub(r.began)))
+	d.verdict("%s; %s answered until %s, %s from %s on",
+		r, from, seconds(before.Last.Sub(r.began)), to, seconds(after.First.Sub(r.began)))
 	return nil
 }
 
@@ -166,7 +166,7 @@ func (d *demo) remember(ctx context.Context) error {
 
 func (d *demo) remove(ctx context.Context) error {
 	d.title("Take it away.")
-	took, err := d.conductor(ctx, 0, "service", "remove", "--id", service)
+	took, err := d.conductor(ctx, 0, "service", "remove", "--id", service, "--output", "quiet")
 	if err != nil {
 		return err
 	}
@@ -187,10 +187,11 @@ type result struct {
 	began, ended time.Time // of the command
 }
 
-func (r result) sent() int64        { return r.get.Sent + r.post.Sent }
-func (r result) failed() int64      { return r.get.Failed + r.post.Failed }
-func (r result) gap() time.Duration { return r.get.Gap }
-func (r result) String() string     { return fmt.Sprintf("%s requests, %d failed", thousands(r.sent()), r.failed()) }
+func (r result) sent() int64   { return r.get.Sent + r.post.Sent }
+func (r result) failed() int64 { return r.get.Failed + r.post.Failed }
+func (r result) String() string {
+	return fmt.Sprintf("%s requests, %d failed", thousands(r.sent()), r.failed())
+}
 
 // wantRevisions fails unless just these have answered.
 func (r result) wantRevisions(want ...string) error {
@@ -229,7 +230,7 @@ func (d *demo) underLoad(ctx context.Context, name string, code int, args ...str
 		err = pause(ctx, steady)
 	}
 	stop()
-	d.phases = append(d.phases, phase{name, took, r.sent(), r.failed(), r.gap(), max(r.get.P99, r.post.P99)})
+	d.phases = append(d.phases, phase{name, took, r.sent(), r.failed(), r.get.Gap, max(r.get.P99, r.post.P99)})
 	switch {
 	case err != nil:
 		return r, err
@@ -245,8 +246,10 @@ func (d *demo) underLoad(ctx context.Context, name string, code int, args ...str
 // is an error.
 func (d *demo) conductor(ctx context.Context, code int, args ...string) (time.Duration, error) {
 	fmt.Println(d.bold("$ conductor " + strings.Join(args, " ")))
-	cmd := d.command(ctx, args...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	limited, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	cmd := d.command(limited, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout // why it refuses is part of the story
 	began := time.Now()
 	err := cmd.Run()
 	took := time.Since(began)
@@ -265,7 +268,6 @@ func (d *demo) conductor(ctx context.Context, code int, args ...string) (time.Du
 // command is a run of conductor that is told to end when ctx is done, and that
 // a terminal's Ctrl-C does not reach a second time.
 func (d *demo) command(ctx context.Context, args ...string) *exec.Cmd {
-	args = append([]string{"--timeout", commandTimeout.String()}, args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(d.dir, "bin", "conductor"), args...)
 	cmd.Dir = d.dir
 	cmd.Env = append(os.Environ(), "CONDUCTOR_CONFIG="+filepath.Join(d.dir, "conductor.yml"))
