@@ -3,144 +3,174 @@
 package e2e
 
 import (
-	"slices"
+	"encoding/json"
+	"net/url"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"conductor/test/load"
 )
 
-// A release that is not good is refused with exit 5 and its cause, while the
-// old one serves untouched.
-func TestBadRelease(t *testing.T) {
-	const startTimeout = 3 * time.Second
-	for _, tt := range []struct {
-		name string
-		env  []string // of the bad image
-		def  Def
-		dies bool     // told at its exit, not at start_timeout
-		told []string // all of these
-		any  []string // one of these
-	}{
-		{name: "exits at once", env: []string{"EXIT_AT_START=3"}, dies: true,
-			told: []string{"exited 3", "cannot reach the database at db.internal:5432"}},
-		{name: "is killed for its memory", env: []string{"HOG=200m"}, dies: true,
-			def: Def{"limits": "{memory: 48m}"}, any: []string{"OOM", "memory"}},
-		{name: "its image lacks its command", env: []string{"CMD=/bin/server"}, dies: true,
-			told: []string{"/bin/server", "set command"}},
-		{name: "never listens", env: []string{"LISTEN=none"},
-			any: []string{"listens on nothing", "listens nowhere", "no port"}},
-		{name: "listens on another port", env: []string{"PORT=9090"},
-			told: []string{"9090", "set http.port: 9090"}},
-		{name: "listens on loopback only", env: []string{"LISTEN=127.0.0.1"},
-			told: []string{"127.0.0.1:8080", "0.0.0.0"}},
-		{name: "answers 500", env: []string{"STATUS=500"},
-			told: []string{"500", "undefined method 'name' for nil"}},
-		{name: "redirects", env: []string{"REDIRECT=https://shop.example.com/login"},
-			told: []string{"301", "https://shop.example.com/login", "health.headers"}},
+// badRelease is a release that cannot become healthy.
+type badRelease struct {
+	name  string
+	env   []string // of its image
+	def   Def      // of the service, from the first release on
+	bad   Def      // changed together with the release
+	words []string // the cause, and what to do about it
+}
+
+// startTimeout is what the services of these tests have.
+const startTimeout = 2 * time.Second
+
+// A release whose process ends is given up within a second of that.
+func TestBadRelease_ThatEndsIsGivenUpAtOnce(t *testing.T) {
+	for _, b := range []badRelease{
+		{
+			name: "exits at once", env: []string{"EXIT_AT_START=3"},
+			words: []string{"exited 3", "cannot reach the database at db.internal:5432"},
+		}, {
+			name: "out of memory", env: []string{"HOG=128m"}, def: Def{"limits": "{memory: 32m}"},
+			words: []string{"out of memory", "limits.memory", "32 MiB"},
+		}, {
+			name: "lacks its command", bad: Def{"command": "[bin/no-such-server, --port, '8080']"},
+			words: []string{"bin/no-such-server", "set command to one that the image has"},
+		},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
-			e := New(t)
-			e.Image("v1")
-			e.Image("v2", tt.env...)
-			def := Def{"health": "{path: /health, interval: 500ms, start_timeout: " + startTimeout.String() + "}"}
-			for k, v := range tt.def {
-				def[k] = v
-			}
-			addr := e.Web("shop", def)
-			e.Upgrade("shop", "v1").Want(0)
-			before := e.IDs("shop")
-
-			l := e.Load(load.Config{Addr: addr, Rate: 200})
-			p := e.Start("service", "upgrade", "--id", "shop", "--revision", "v2")
-			r := p.Wait().Want(5, tt.told...)
-			ended := p.begun.Add(r.Took)
-			if len(tt.any) > 0 {
-				r.WantOneOf(tt.any...)
-			}
-			if r.Find("failed") == nil {
-				t.Errorf("no failed among the events: %s", r)
-			}
-
-			// The old release is untouched, and nothing is left but a dead container's logs.
-			e.NoFailures(l)
-			wantServes(t, addr, "v1")
-			if after := e.IDs("shop"); !slices.Equal(after, before) {
-				t.Errorf("running containers were %v and are %v", before, after)
-			}
-			var died time.Time
-			for _, c := range e.Containers("shop") {
-				if slices.Contains(before, c.ID) {
-					continue
+			b.test(t, func(e *Env, r Run, ended time.Time) {
+				died := e.lastDeath(r.Find("created").Time)
+				if died.IsZero() { // it never began to run
+					died = r.Find("created").Time
 				}
-				s := e.Inspect(c.ID)
-				if !tt.dies || s.Running {
-					t.Errorf("left over: %s, %s", c.Name(), c.Status)
+				took := ended.Sub(died)
+				if took > time.Second {
+					t.Errorf("given up %s after its process ended, want at most 1s: %s", took, r)
 				}
-				if died.IsZero() || s.FinishedAt.Before(died) && s.FinishedAt.Year() > 1 {
-					died = s.FinishedAt
-				}
-			}
-			switch started := r.Find("started"); {
-			case tt.dies && died.Year() > 1:
-				if late := ended.Sub(died); late > time.Second {
-					t.Errorf("it told of the end %s after it", late)
-				}
-			case !tt.dies && started != nil:
-				if took := ended.Sub(started.Time); took < startTimeout-100*time.Millisecond || took > startTimeout+3*time.Second {
-					t.Errorf("it ended %s after the start, want the start_timeout of %s and not much more", took, startTimeout)
-				}
-			}
-
-			// Its diagnosis stays in the history, and the supervisor's pass does not try it again.
-			e.Conductor("service", "history", "--id", "shop").Want(0, "v2", "failed")
-			e.Do("converge", "--id", "shop")
-			if after := e.IDs("shop"); !slices.Equal(after, before) {
-				t.Errorf("after converge, running containers were %v and are %v", before, after)
-			}
-			// A good one goes through afterwards.
-			e.Images("v3")
-			e.Upgrade("shop", "v3").Want(0)
-			wantServes(t, addr, "v3")
+				t.Logf("given up %s after its process ended", took.Round(time.Millisecond))
+			})
 		})
 	}
 }
 
-// The first release of a service is bad: nothing serves, nothing is left.
-func TestBadRelease_First(t *testing.T) {
-	t.Parallel()
-	e := New(t)
-	e.Image("v1", "EXIT_AT_START=1")
-	addr := e.Web("shop", nil)
-	e.Upgrade("shop", "v1").Want(5, "exited 1")
-	e.WantInstances("shop", map[string]int{})
-	if a := get(addr, "/"); a.Err == nil && a.Status == 200 {
-		t.Errorf("answers %s", a)
+// A release that runs and does not become healthy is given up at start_timeout.
+func TestBadRelease_ThatIsNotHealthyIsGivenUpAtStartTimeout(t *testing.T) {
+	for _, b := range []badRelease{
+		{
+			name: "never listens", env: []string{"LISTEN=none"},
+			words: []string{"connection refused", "listens on nothing"},
+		}, {
+			name: "another port", env: []string{"PORT=3000"},
+			words: []string{"connection refused", "listens on 0.0.0.0:3000", "set http.port: 3000"},
+		}, {
+			name: "loopback only", env: []string{"LISTEN=127.0.0.1"},
+			words: []string{"connection refused", "listens on 127.0.0.1:8080 only", "bind 0.0.0.0"},
+		}, {
+			name: "answers 500", env: []string{"STATUS=500"},
+			words: []string{"GET :8080/health", "500", "undefined method 'name' for nil"},
+		}, {
+			name: "redirects", env: []string{"REDIRECT=https://shop.example.com/health"},
+			words: []string{"301", "https://shop.example.com/health", "health.headers"},
+		},
+	} {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			b.test(t, func(_ *Env, r Run, ended time.Time) {
+				took := ended.Sub(r.Find("started").Time)
+				if took < startTimeout-50*time.Millisecond || took > startTimeout+time.Second {
+					t.Errorf("given up %s after its start, want start_timeout, %s: %s", took, startTimeout, r)
+				}
+				t.Logf("given up %s after its start", took.Round(time.Millisecond))
+			})
+		})
 	}
-	e.Images("v2")
-	e.Upgrade("shop", "v2").Want(0)
-	wantServes(t, addr, "v2")
 }
 
-// A migration that fails ends the upgrade before any instance of the new
-// release is made; one that works runs once.
-func TestBadRelease_Migration(t *testing.T) {
-	t.Parallel()
+// test upgrades to the bad release under load: exit 5, the cause named, and
+// all is as it was, throughout.
+func (b badRelease) test(t *testing.T, check func(e *Env, r Run, ended time.Time)) {
 	e := New(t)
 	e.Image("v1")
-	e.Image("v2", "MIGRATE_EXIT=4")
-	e.Image("v3")
-	addr := e.Web("shop", Def{"upgrade": "{drain_timeout: 2s, before: [/app, migrate]}"})
+	e.Image("v2", b.env...)
+	def := Def{
+		"health":  "{path: /health, interval: 500ms, start_timeout: " + startTimeout.String() + "}",
+		"secrets": "{TOKEN: {file: " + e.Path("token") + ", as: file}}",
+	}
+	for k, v := range b.def {
+		def[k] = v
+	}
+	e.write("token", "s3cret-token")
+	addr := e.Web("shop", def)
+	def["http"] = "{port: 8080, listen: '" + addr + "'}"
 	e.Upgrade("shop", "v1").Want(0)
-	before := e.IDs("shop")
-	r := e.Upgrade("shop", "v2").Want(5, "migrating to v2")
-	if r.Find("healthy") != nil {
-		t.Errorf("an instance was started after the failed migration: %s", r)
+	for k, v := range b.bad {
+		def[k] = v
 	}
-	if after := e.IDs("shop"); !slices.Equal(after, before) {
-		t.Errorf("running containers were %v and are %v", before, after)
+	e.Web("shop", def)
+	before := e.Snapshot()
+	l := e.Load(load.Config{Addr: addr, Rate: 200})
+
+	r := e.Upgrade("shop", "v2")
+	ended := time.Now()
+	r.Want(5, b.words...)
+	if n := len(e.Containers("shop")); n != 2 {
+		t.Errorf("%d containers are left, want 2", n)
 	}
-	e.Upgrade("shop", "v3").Want(0)
-	wantServes(t, addr, "v3")
+	e.Unchanged(before)
+	res := e.NoFailures(l)
+	if len(res.Revisions) != 1 || res.Revisions[0].Name != "v1" {
+		t.Errorf("answers came from %+v, want v1 alone", res.Revisions)
+	}
+	for _, w := range b.words {
+		if !strings.Contains(r.Stderr, w) {
+			t.Errorf("stderr does not say %q: %s", w, r)
+		}
+		f := r.Find("failed")
+		if f == nil || !strings.Contains(f.Cause+f.Detail+r.Result.Hint, w) {
+			t.Errorf("the events do not say %q: %s", w, r)
+		}
+	}
+	if r.Result == nil || *r.Result.OK || r.Result.Code != 5 || r.Result.Hint == "" {
+		t.Errorf("the result is not a failure with exit code 5 and a hint: %s", r)
+	}
+	check(e, r, ended)
+
+	// It is not tried again, and its last words stay in the history.
+	e.Do("converge")
+	e.Unchanged(before)
+	if h := e.Conductor("service", "history", "--id", "shop").Want(0, "v2", "did not become healthy"); len(h.Stdout) == 0 {
+		t.Errorf("no history: %s", h)
+	}
+}
+
+// lastDeath is when the engine saw the last process of this namespace's
+// containers end since a time; zero: none did.
+func (e *Env) lastDeath(since time.Time) time.Time {
+	e.t.Helper()
+	filters, err := json.Marshal(map[string][]string{
+		"type": {"container"}, "event": {"die"}, "label": {"conductor.namespace=" + e.Namespace},
+	})
+	must(e.t, err)
+	var out []byte
+	must(e.t, e.Engine.Do(e.ctx(), "GET", "/events", url.Values{
+		"since": {strconv.FormatInt(since.Unix(), 10)}, "until": {strconv.FormatInt(time.Now().Unix()+1, 10)},
+		"filters": {string(filters)},
+	}, nil, &out))
+	var last time.Time
+	for line := range strings.Lines(string(out)) {
+		var ev struct {
+			Nano  int64 `json:"timeNano"`
+			Actor struct {
+				Attributes map[string]string
+			}
+		}
+		must(e.t, json.Unmarshal([]byte(line), &ev))
+		if at := time.Unix(0, ev.Nano); at.After(last) && at.After(since) && ev.Actor.Attributes["conductor.revision"] == "v2" {
+			last = at
+		}
+	}
+	return last
 }

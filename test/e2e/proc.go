@@ -139,7 +139,7 @@ type Proc struct {
 	cmd   *exec.Cmd
 	begun time.Time
 	out   bytes.Buffer // read after done
-	err   bytes.Buffer
+	err   text
 	done  chan struct{}
 	took  time.Duration
 
@@ -289,6 +289,9 @@ func (p *Proc) Wait() Run {
 	return r
 }
 
+// Stderr is what it has written there so far.
+func (p *Proc) Stderr() string { return p.err.String() }
+
 // Ended says whether it has ended.
 func (p *Proc) Ended() bool {
 	select {
@@ -310,4 +313,22 @@ func build(out, pkg string) error {
 		return errors.Join(fmt.Errorf("build %s: %w", pkg, err), errors.New(string(b)))
 	}
 	return nil
+}
+
+// text is a buffer that can be read while it is written.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (t *text) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.Write(b)
+}
+
+func (t *text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
 }

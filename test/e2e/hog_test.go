@@ -1,0 +1,34 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"conductor/test/load"
+)
+
+// A memory hog is killed at its limit; its neighbour serves on.
+func TestHog_IsKilledAtItsLimit(t *testing.T) {
+	t.Parallel()
+	e := New(t)
+	e.Images("v1")
+	hog := e.Web("hog", Def{"replicas": "1", "limits": "{memory: 64m, cpus: 0.5, pids: 100}"})
+	neighbour := e.Web("neighbour", nil)
+	e.Upgrade("hog", "v1").Want(0)
+	e.Upgrade("neighbour", "v1").Want(0)
+	id := e.IDs("hog")[0]
+
+	l := e.Load(load.Config{Addr: neighbour, Rate: 200})
+	get(hog, "/hog?mb=300")
+	eventually(t, 10*time.Second, "the hog is killed", func() bool { return !e.Inspect(id).Running })
+	if s := e.Inspect(id); !s.OOMKilled && s.ExitCode != 137 {
+		t.Errorf("the hog ended as %+v, want killed for its memory", s)
+	}
+	e.Conductor("service", "status", "--id", "hog").Want(0).WantOneOf("down", "OOM", "memory")
+	wantServes(t, neighbour, "v1")
+	e.Do("converge", "--id", "hog")
+	wantServes(t, hog, "v1")
+	e.NoFailures(l)
+}

@@ -1,0 +1,54 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// With 100 services on the host, status and validate take less than a second.
+func TestScale_100Services(t *testing.T) {
+	e := New(t)
+	e.Images("v1")
+	const n = 100
+	ids := make(chan string, n)
+	for i := range n {
+		id := fmt.Sprintf("service_%03d", i)
+		e.Web(id, Def{"replicas": "1"})
+		ids <- id
+	}
+	close(ids)
+	begun := time.Now()
+	var wg sync.WaitGroup
+	runs := make(chan Run, n)
+	for range 4 {
+		wg.Go(func() {
+			for id := range ids {
+				runs <- e.Upgrade(id, "v1")
+			}
+		})
+	}
+	wg.Wait()
+	close(runs)
+	for r := range runs {
+		r.Want(0)
+	}
+	t.Logf("100 first deploys, 4 at a time: %s", time.Since(begun).Round(time.Millisecond))
+
+	for _, args := range [][]string{{"validate"}, {"service", "status"}, {"service", "list"}} {
+		best := time.Hour
+		for range 3 {
+			best = min(best, e.Conductor(args...).Want(0).Took)
+		}
+		t.Logf("conductor %v: %s", args, best.Round(time.Millisecond))
+		if best > time.Second {
+			t.Errorf("conductor %v takes %s with %d services", args, best, n)
+		}
+	}
+	begun = time.Now()
+	e.Do("converge")
+	t.Logf("conductor converge with nothing to do: %s", time.Since(begun).Round(time.Millisecond))
+}
