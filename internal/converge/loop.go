@@ -227,13 +227,19 @@ func (l *loop) probe(is []plan.Instance) {
 	}
 }
 
-// wanted: the goal names the instance's release, and the instance is not leaving.
+// wanted: the goal names the instance's release, and the instance is not
+// leaving. One of the goal's epoch that is out may have to come in again.
 func (l *loop) wanted(i plan.Instance) bool {
-	if !l.goal.Running || i.Route == plan.Out && !i.OutSince.IsZero() {
+	g := l.goal
+	switch {
+	case !g.Running:
+		return false
+	case g.Candidate != nil && g.Candidate.Digest == i.Release:
+		return true
+	case g.Current == nil || g.Current.Digest != i.Release:
 		return false
 	}
-	c := l.goal.Candidate
-	return l.goal.Current != nil && l.goal.Current.Digest == i.Release || c != nil && c.Digest == i.Release
+	return i.Epoch == g.Epoch || i.Route != plan.Out || i.OutSince.IsZero()
 }
 
 func (l *loop) policyOf(i plan.Instance) spec.Policy {
@@ -344,7 +350,7 @@ func (l *loop) answered(p probed) {
 		return
 	}
 	for _, c := range l.obs.containers {
-		if i := instance(c); c.ID == p.id && (l.made[i.Name] || !l.obs.wasIn[i.Name]) {
+		if i := instance(c); c.ID == p.id && (l.made[i.Name] || l.obs.wasIn[i.Name].IsZero()) {
 			l.tell(event.Healthy, i.Name, i.ID, i.Revision, "", p.result.Text)
 		}
 	}

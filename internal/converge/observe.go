@@ -30,13 +30,13 @@ type observer struct {
 	routes      state.Routes
 	routesKnown bool
 	outSince    map[string]time.Time // first seen proved out, where the file does not say
-	wasIn       map[string]bool
+	wasIn       map[string]time.Time // the start of the process that was in
 	inFlight    map[string]int
 }
 
 func newObserver(h *Host, service string) *observer {
 	return &observer{h: h, service: service, containers: map[string]engine.Container{},
-		stale: map[string]bool{}, outSince: map[string]time.Time{}, wasIn: map[string]bool{}, inFlight: map[string]int{}}
+		stale: map[string]bool{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, inFlight: map[string]int{}}
 }
 
 // changed makes the next observation look at the container again; "" lists anew.
@@ -136,7 +136,7 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 		i.InFlight = seen.InFlight[i.Addr]
 		o.inFlight[i.Name] = i.InFlight
 		if i.Route != plan.Out {
-			o.wasIn[i.Name] = true
+			o.wasIn[i.Name] = i.StartedAt
 			delete(o.outSince, i.Name)
 			continue
 		}
@@ -144,7 +144,12 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 			i.OutSince = t
 			continue
 		}
-		if _, ok := o.outSince[i.Name]; !ok && (o.wasIn[i.Name] || i.InFlight > 0) {
+		if in, ok := o.wasIn[i.Name]; ok && i.StartedAt.After(in) {
+			delete(o.wasIn, i.Name) // another process of the same container
+			delete(o.outSince, i.Name)
+		}
+		_, wasIn := o.wasIn[i.Name]
+		if _, ok := o.outSince[i.Name]; !ok && (wasIn || i.InFlight > 0) {
 			o.outSince[i.Name] = now
 		}
 		i.OutSince = o.outSince[i.Name]
