@@ -183,7 +183,7 @@ func (l *loop) listen() <-chan struct{} {
 func (l *loop) observe(now time.Time) (plan.Input, error) {
 	ctx, cancel := context.WithTimeout(l.work, callTimeout)
 	defer cancel()
-	if err := l.obs.refresh(ctx, now); err != nil {
+	if err := l.obs.refresh(ctx, now, l.changing()); err != nil {
 		return plan.Input{}, fmt.Errorf("list the containers of %s: %w", l.service, err)
 	}
 	is := l.obs.instances()
@@ -311,23 +311,26 @@ func (l *loop) wakeAt(out plan.Output) time.Time {
 func (l *loop) wait(done <-chan struct{}, at time.Time) {
 	timer := time.NewTimer(time.Until(at))
 	defer timer.Stop()
-	select {
-	case r := <-l.results:
-		l.ended(r)
-	case e := <-l.events:
-		l.happened(e)
-	case p := <-l.watch.found:
-		l.answered(p)
-	case err := <-l.checked:
-		l.check = nil
-		if l.refuse(err); err != nil && l.failure == nil {
-			l.failure = err
+	for news := false; !news; {
+		news = true
+		select {
+		case r := <-l.results:
+			l.ended(r)
+		case e := <-l.events:
+			news = l.happened(e)
+		case p := <-l.watch.found:
+			l.answered(p)
+		case err := <-l.checked:
+			l.check = nil
+			if l.refuse(err); err != nil && l.failure == nil {
+				l.failure = err
+			}
+		case <-timer.C:
+			if l.obs.routesKnown && len(l.doing) == 0 {
+				l.obs.routesKnown = false
+			}
+		case <-done:
 		}
-	case <-timer.C:
-		if l.obs.routesKnown && len(l.doing) == 0 {
-			l.obs.routesKnown = false
-		}
-	case <-done:
 	}
 	for { // whatever else has come by now belongs to the same look
 		select {
@@ -343,7 +346,27 @@ func (l *loop) wait(done <-chan struct{}, at time.Time) {
 	}
 }
 
-func (l *loop) happened(e engine.Event) { l.obs.changed(e.ID) }
+// happened says whether the event is news: what a step in flight does to its
+// container is looked at when the step has ended.
+func (l *loop) happened(e engine.Event) bool {
+	if l.changing()[e.Name] {
+		return false
+	}
+	l.obs.changed(e.ID)
+	return true
+}
+
+// changing are the names of the containers that a step in flight is changing.
+func (l *loop) changing() map[string]bool {
+	m := map[string]bool{}
+	for _, s := range l.doing {
+		switch s.Do {
+		case plan.Create, plan.Start, plan.Stop, plan.Remove:
+			m[s.Instance] = true
+		}
+	}
+	return m
+}
 
 func (l *loop) answered(p probed) {
 	if !l.watch.take(p) {
@@ -367,6 +390,9 @@ func (l *loop) ended(r result) {
 	}
 	if r.step.Do == plan.Route {
 		l.obs.routesKnown = false
+	}
+	if r.step.Do == plan.Start { // whether or not it was answered, it may be another process now
+		l.watch.forget(r.step.ID)
 	}
 	if r.step.Do == plan.Before {
 		l.before = nil
@@ -396,8 +422,6 @@ func (l *loop) succeeded(s plan.Step) {
 	case plan.Create:
 		l.made[s.Instance] = true
 		l.refused = slices.DeleteFunc(l.refused, func(r plan.Refusal) bool { return r.Release == s.Release && r.Slot == s.Slot })
-	case plan.Start:
-		l.watch.forget(s.ID)
 	case plan.Route:
 		l.unproved++
 		if l.unproved > proofs {

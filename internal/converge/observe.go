@@ -47,8 +47,10 @@ func (o *observer) changed(id string) {
 	o.listed = time.Time{}
 }
 
-// refresh brings the containers up to date.
-func (o *observer) refresh(ctx context.Context, now time.Time) error {
+// refresh brings the containers up to date, but for those that a step in
+// flight is changing: the engine answers for such a one when the change is
+// done, and all others would wait for it. The end of the step makes it stale.
+func (o *observer) refresh(ctx context.Context, now time.Time, changing map[string]bool) error {
 	if !o.listed.IsZero() && now.Before(o.listed.Add(relist)) {
 		return nil
 	}
@@ -60,7 +62,7 @@ func (o *observer) refresh(ctx context.Context, now time.Time) error {
 	for _, c := range list {
 		old, ok := o.containers[c.Name]
 		switch {
-		case ok && old.ID == c.ID && old.State == c.State && !o.stale[c.ID]:
+		case ok && old.ID == c.ID && (changing[c.Name] || old.State == c.State && !o.stale[c.ID]):
 			c = old
 		case c.State == engine.Created || c.State == engine.Removing:
 			// A listing has all there is to know, but why it could not be started.

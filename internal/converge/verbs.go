@@ -381,7 +381,7 @@ func (h *Host) foresee(ctx context.Context, id string, change func(*request) err
 	}
 	g = req.Goal
 	o := newObserver(&quiet, id)
-	if err := o.refresh(ctx, time.Now()); err != nil {
+	if err := o.refresh(ctx, time.Now(), nil); err != nil {
 		return nil, err
 	}
 	is := o.instances()
