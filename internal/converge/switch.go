@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -90,6 +91,27 @@ func (a action) drains(old map[string]time.Time, out []proxy.Target) map[string]
 		m[t.Instance] = now
 	}
 	return m
+}
+
+// forgetDrains takes the notes of a service away that has no instance any more.
+func (h *Host) forgetDrains(ctx context.Context, service string) error {
+	release, err := h.Store.LockProxy(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	r, err := h.Store.Routes()
+	if err != nil {
+		return err
+	}
+	had := len(r.Drains)
+	r.Drains = maps.Clone(r.Drains)
+	mine := plan.Prefix(h.Namespace, service)
+	maps.DeleteFunc(r.Drains, func(name string, _ time.Time) bool { return strings.HasPrefix(name, mine) })
+	if len(r.Drains) == had {
+		return nil
+	}
+	return h.Store.PutRoutes(r)
 }
 
 // changes are the targets that come in, and those that go out.

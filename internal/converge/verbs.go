@@ -304,6 +304,9 @@ func (h *Host) forget(ctx context.Context, g goal.Goal) error {
 		return err
 	}
 	h.untag(ctx, goal.Goal{Service: g.Service}, g.Releases())
+	if err := h.forgetDrains(ctx, g.Service); err != nil {
+		return err
+	}
 	return h.Store.DeleteGoal(g.Service)
 }
 
