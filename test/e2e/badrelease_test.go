@@ -37,6 +37,10 @@ func TestBadRelease_ThatEndsIsGivenUpAtOnce(t *testing.T) {
 		}, {
 			name: "lacks its command", bad: Def{"command": "[bin/no-such-server, --port, '8080']"},
 			words: []string{"bin/no-such-server", "set command to one that the image has"},
+		}, {
+			name: "lacks its command, without init", def: Def{"init": "false"},
+			bad:   Def{"command": "[bin/no-such-server, --port, '8080']"},
+			words: []string{"bin/no-such-server", "set command to one that the image has"},
 		},
 	} {
 		t.Run(b.name, func(t *testing.T) {
