@@ -49,11 +49,11 @@ func main() {
 	case "play":
 		err = d.play(ctx)
 	case "down":
-		err = d.down(ctx)
+		err = d.down(context.Background()) // is what an interrupt leads to
 	default:
 		err = errors.New("demo: images, play or down? script/demo knows")
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && flag.Arg(0) != "down" {
 		os.Exit(130)
 	}
 	if err != nil {
