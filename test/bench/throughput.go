@@ -42,13 +42,22 @@ const byHand = `    upstream shop {
     }
 `
 
-// sample is what one load found: good answers a second and the 99th percentile.
+// sample is what one load found: good answers a second, the 99th percentile,
+// and the processor time of nginx for each.
 type sample struct {
 	rate float64
 	p99  time.Duration
+	cpu  time.Duration
 }
 
 type samples []sample
+
+func (s samples) cpus() (t times) {
+	for _, x := range s {
+		t = append(t, x.cpu)
+	}
+	return t
+}
 
 func (s samples) rates() (r []float64) {
 	for _, x := range s {
@@ -106,10 +115,11 @@ func throughput(ctx context.Context, h *host, r *report) error {
 		var own, other samples
 		for n := range runs {
 			for turn := range 2 {
-				to, addr := &own, at
+				to, addr, by := &own, at, h.main
 				if (n+turn)%2 == 1 {
-					to, addr = &other, hand
+					to, addr, by = &other, hand, plain
 				}
+				before, began := by.cpu(), time.Now()
 				s, err := l.run(ctx, addr, d)
 				if errors.Is(err, exec.ErrNotFound) {
 					break // wrk is not everywhere
@@ -117,6 +127,7 @@ func throughput(ctx context.Context, h *host, r *report) error {
 				if err != nil {
 					return fmt.Errorf("%s: %w", l.name, err)
 				}
+				s.cpu = time.Duration(float64(by.cpu()-before) / s.rate / time.Since(began).Seconds())
 				*to = append(*to, s)
 			}
 		}
@@ -128,7 +139,9 @@ func throughput(ctx context.Context, h *host, r *report) error {
 			q := ratio(own.rates(), other.rates())
 			r.add(row{section: section, what: l.name + ": requests/s", value: thousands(median(own.rates())),
 				baseline: thousands(median(other.rates())), ratio: fmt.Sprintf("%.2f", q),
-				target: target(fmt.Sprintf("≥ %.2f", throughputLimit), q >= throughputLimit)})
+				target: target(fmt.Sprintf("≥ %.2f", throughputLimit), q >= throughputLimit)},
+				row{section: section, what: l.name + ": nginx's processor time a request", value: ms(own.cpus().median()),
+					baseline: ms(other.cpus().median()), ratio: fmt.Sprintf("%.2f", ratio(own.cpus(), other.cpus()))})
 		}
 		// As for throughput: at least 0.95 as good.
 		q := ratio(own.p99s(), other.p99s())
@@ -150,7 +163,7 @@ func loaded(r load.Result) (sample, error) {
 	if r.Failed > 0 || r.OK == 0 {
 		return sample{}, fmt.Errorf("%d of %d requests failed: %s", r.Failed, r.Sent, r)
 	}
-	return sample{r.Rate(), r.P99}, nil
+	return sample{rate: r.Rate(), p99: r.P99}, nil
 }
 
 var (
