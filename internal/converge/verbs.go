@@ -177,7 +177,7 @@ func (h *Host) Scale(ctx context.Context, id string, replicas *int) (Outcome, er
 func (h *Host) Remove(ctx context.Context, id string) (Outcome, error) {
 	return h.verb(ctx, id, "remove", "", func(_ context.Context, g *request) error {
 		if never(g.Goal) {
-			return neverDeployed(id)
+			return nil // removed already: once more is safe
 		}
 		g.Candidate, g.Running, g.Removing = nil, false, true
 		return nil
