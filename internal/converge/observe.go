@@ -185,6 +185,7 @@ type watcher struct {
 type watched struct {
 	cancel context.CancelFunc // nil: it is not probed now
 	done   chan struct{}
+	run    time.Time // the start of the process that answered
 
 	asked, ever bool
 	failures    int
@@ -203,8 +204,12 @@ func newWatcher(p health.Prober) *watcher {
 // watch starts to probe the instance, if it is not probed yet.
 func (w *watcher) watch(ctx context.Context, i health.Instance, h spec.Health) {
 	k := w.known[i.Container]
+	if k != nil && !k.run.Equal(i.StartedAt) {
+		w.forget(i.Container)
+		k = nil
+	}
 	if k == nil {
-		k = &watched{}
+		k = &watched{run: i.StartedAt}
 		w.known[i.Container] = k
 	}
 	if k.cancel != nil {
@@ -265,8 +270,8 @@ func (w *watcher) fill(is []plan.Instance, h func(plan.Instance) spec.Health) {
 	for n := range is {
 		i := &is[n]
 		k := w.known[i.ID]
-		if k == nil {
-			continue
+		if k == nil || !k.run.Equal(i.StartedAt) {
+			continue // what another process of the container answered says nothing of this one
 		}
 		i.Asked, i.EverWell, i.Failures, i.LastWord = k.asked, k.ever, k.failures, k.last.Text
 		// One failed probe is not sickness: unhealthy_after of them are.
