@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"conductor/internal/engine"
@@ -41,11 +40,28 @@ type action struct {
 
 // shared is what the actions of one loop read once.
 type shared struct {
-	mu       sync.Mutex
+	turn     chan struct{} // room for one: who reads has it
 	material map[string]secret.Material // by release
 	network  engine.Network
 	used     map[netip.Addr]bool
 }
+
+func newShared() *shared {
+	return &shared{turn: make(chan struct{}, 1), material: map[string]secret.Material{}}
+}
+
+// take waits for the turn, as long as ctx allows: whose call hangs must not
+// hold the others up beyond their own time.
+func (s *shared) take(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *shared) leave() { <-s.turn }
 
 // action prepares a step.
 func (l *loop) action(s plan.Step) action {
@@ -168,8 +184,10 @@ func (a action) adopt(ctx context.Context, want engine.Create) (string, error) {
 
 // readMaterial reads a release's environment once for all instances.
 func (a action) readMaterial(ctx context.Context, r goal.Release) (secret.Material, error) {
-	a.shared.mu.Lock()
-	defer a.shared.mu.Unlock()
+	if err := a.shared.take(ctx); err != nil {
+		return secret.Material{}, err
+	}
+	defer a.shared.leave()
 	if m, ok := a.shared.material[r.Digest]; ok {
 		return m, nil
 	}
@@ -185,8 +203,10 @@ func (a action) readMaterial(ctx context.Context, r goal.Release) (secret.Materi
 // container of ours still has, dead or alive, nor one that is still routed.
 func (a action) address(ctx context.Context) (network string, addr netip.Addr, err error) {
 	s := a.shared
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.take(ctx); err != nil {
+		return "", addr, err
+	}
+	defer s.leave()
 	if s.network.Name == "" {
 		if s.network, err = a.Engine.Network(ctx, a.Namespace, a.Subnet, a.mine("", "")); err != nil {
 			return "", addr, fmt.Errorf("network %s: %w", a.Namespace, err)

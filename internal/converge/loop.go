@@ -11,7 +11,6 @@ import (
 	"conductor/internal/goal"
 	"conductor/internal/health"
 	"conductor/internal/plan"
-	"conductor/internal/secret"
 	"conductor/internal/spec"
 )
 
@@ -68,7 +67,7 @@ func (h *Host) loop(g goal.Goal) *loop {
 		obs: newObserver(h, g.Service), watch: newWatcher(h.Prober),
 		doing: map[string]plan.Step{}, results: make(chan result, 16), checked: make(chan error, 1), events: make(chan engine.Event, 64),
 		held: map[string]hold{}, broken: map[string]string{}, made: map[string]bool{},
-		shared: &shared{material: map[string]secret.Material{}},
+		shared: newShared(),
 	}
 }
 
