@@ -40,7 +40,7 @@ type action struct {
 
 // shared is what the actions of one loop read once.
 type shared struct {
-	turn     chan struct{} // room for one: who reads has it
+	turn     chan struct{}              // room for one: who reads has it
 	material map[string]secret.Material // by release
 	network  engine.Network
 	used     map[netip.Addr]bool
@@ -287,13 +287,15 @@ func (a action) grace() time.Duration {
 	return g
 }
 
+// remove clears the instance's files first: once the container is gone, nobody
+// knows of them any more.
 func (a action) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := a.Engine.Remove(ctx, a.step.ID); err != nil && !notFound(err) {
+	if err := a.Secrets.Clear(a.step.Instance); err != nil {
 		return err
 	}
-	if err := a.Secrets.Clear(a.step.Instance); err != nil {
+	if err := a.Engine.Remove(ctx, a.step.ID); err != nil && !notFound(err) {
 		return err
 	}
 	a.say(event.Removed, a.step.Cause, "")

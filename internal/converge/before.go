@@ -127,10 +127,10 @@ func (h *Host) sweepBefore(ctx context.Context, g goal.Goal) error {
 		if err := h.Engine.Stop(ctx, c.ID, 10*time.Second); err != nil && !notFound(err) {
 			return err
 		}
-		if err := h.Engine.Remove(ctx, c.ID); err != nil && !notFound(err) {
+		if err := h.Secrets.Clear(c.Name); err != nil {
 			return err
 		}
-		if err := h.Secrets.Clear(c.Name); err != nil {
+		if err := h.Engine.Remove(ctx, c.ID); err != nil && !notFound(err) {
 			return err
 		}
 	}
