@@ -104,6 +104,9 @@ func statusHead(s converge.Status, paint display.Painter) string {
 	if len(s.Kept) > 0 {
 		line("kept", strings.Join(s.Kept, ", "))
 	}
+	if len(s.Undone) > 0 {
+		line("undone", strings.Join(s.Undone, ", ")+" (rollback --revision)")
+	}
 	for _, n := range s.Notes {
 		fmt.Fprintf(&b, "  %s %s\n", paint.Paint(display.Yellow, "!"), strings.ReplaceAll(strings.TrimSpace(display.Clean(n)), "\n", "\n    "))
 	}

@@ -38,7 +38,6 @@ func (a action) before(ctx context.Context) (*goal.Goal, error) {
 	if code != 0 {
 		failure = fault.New(fault.ErrUnhealthy, "mend the command, then run the upgrade again: it did not count as done",
 			"upgrade.before of %s (%s) exited %d%s", c.Revision, strings.Join(c.Policy.Upgrade.Before, " "), code, a.lastWords(ctx))
-		a.say(event.Failed, "upgrade.before", failure.Error())
 	}
 	var g *goal.Goal
 	if failure == nil {

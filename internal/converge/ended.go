@@ -75,6 +75,10 @@ func (l *loop) succeeded(s plan.Step) {
 	case plan.Create:
 		l.made[s.Instance] = true
 		l.refused = slices.DeleteFunc(l.refused, func(r plan.Refusal) bool { return r.Release == s.Release && r.Slot == s.Slot })
+	case plan.Start:
+		l.made[s.Instance] = true
+	case plan.Commit:
+		l.failure = nil // too late to be given up: it is finished
 	case plan.Route:
 		l.unproved++
 		if l.unproved > proofs {

@@ -115,7 +115,9 @@ type Status struct {
 	Override  bool      `json:"override,omitempty"` // replicas were set by scale
 	Healthy   int       `json:"healthy"`
 	Routes    []string  `json:"routes,omitempty"` // "http://shop.example.com/"
-	Kept      []string  `json:"kept,omitempty"`   // revisions that a rollback can reach, nearest first
+	Kept      []string  `json:"kept,omitempty"`   // revisions that a rollback goes to, nearest first
+	// Undone are kept revisions that a rollback left: one goes back to them by name.
+	Undone []string `json:"undone,omitempty"`
 	// Notes say what a person should know: "definition changed, not applied:
 	// environment", "orphan: its definition is gone", a definition's mistakes.
 	Notes     []string         `json:"notes,omitempty"`

@@ -220,6 +220,10 @@ func (l *loop) wanted(i plan.Instance) bool {
 	return i.Epoch == g.Epoch || i.Route != plan.Out || i.OutSince.IsZero()
 }
 
+// served: the proxy sends it requests, or did, so it was well at some time,
+// whichever process saw it.
+func served(i plan.Instance) bool { return i.Route != plan.Out || !i.OutSince.IsZero() }
+
 func (l *loop) policyOf(i plan.Instance) spec.Policy {
 	if c := l.goal.Candidate; c != nil && c.Digest == i.Release {
 		return c.Policy
@@ -231,7 +235,7 @@ func (l *loop) healthOf(i plan.Instance) spec.Health { return l.policyOf(i).Heal
 
 // target is the instance as a probe asks it: as a client of the proxy would.
 func (l *loop) target(i plan.Instance) health.Instance {
-	t := health.Instance{Name: i.Name, Container: i.ID, Addr: i.Addr, StartedAt: i.StartedAt, Proto: "http"}
+	t := health.Instance{Name: i.Name, Container: i.ID, Addr: i.Addr, StartedAt: i.StartedAt, Proto: "http", Serving: served(i)}
 	if r, ok := releaseOf(l.goal, i.Release); ok {
 		t.Memory = r.Container.Limits.Memory
 	}
@@ -351,7 +355,7 @@ func (l *loop) answered(p probed) {
 		return
 	}
 	for _, c := range l.obs.containers {
-		if i := instance(c); c.ID == p.id && (l.made[i.Name] || l.obs.wasIn[i.Name].IsZero()) {
+		if i := instance(c); c.ID == p.id && (l.made[i.Name] || l.goal.Candidate != nil && l.goal.Candidate.Digest == i.Release) {
 			l.tell(event.Healthy, i.Name, i.ID, i.Revision, "", p.result.Text)
 		}
 	}

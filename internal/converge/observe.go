@@ -273,7 +273,7 @@ func (w *watcher) fill(is []plan.Instance, h func(plan.Instance) spec.Health) {
 		if k == nil || !k.run.Equal(i.StartedAt) {
 			continue // what another process of the container answered says nothing of this one
 		}
-		i.Asked, i.EverWell, i.Failures, i.LastWord = k.asked, k.ever, k.failures, k.last.Text
+		i.Asked, i.EverWell, i.Failures, i.LastWord = k.asked, k.ever || served(*i), k.failures, k.last.Text
 		// One failed probe is not sickness: unhealthy_after of them are.
 		i.Well = k.ever && k.failures < max(h(*i).UnhealthyAfter, 1)
 	}

@@ -22,10 +22,8 @@ const cpuWindow = 150 * time.Millisecond
 // Status says what the services are and should be, in the order of their ids.
 // Every running instance is probed once; nothing is changed.
 func (h *Host) Status(ctx context.Context, ids ...string) ([]Status, error) {
-	goals, err := h.Store.Goals()
-	if err != nil {
-		return nil, err
-	}
+	// A goal that cannot be read is told of its service; the others are shown.
+	goals, unreadable := h.Store.Goals()
 	byID := map[string]goal.Goal{}
 	for _, g := range goals {
 		byID[g.Service] = g
@@ -46,6 +44,7 @@ func (h *Host) Status(ctx context.Context, ids ...string) ([]Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.unreadable = unreadable != nil
 	out := make([]Status, len(ids))
 	for n, id := range ids {
 		out[n] = h.status(id, byID[id], s)
@@ -85,6 +84,7 @@ type snapshot struct {
 	routes     state.Routes
 	seen       proxy.Observed
 	proxyErr   error
+	unreadable bool // some goal cannot be read
 }
 
 func (h *Host) snapshot(ctx context.Context) (*snapshot, error) {
@@ -134,11 +134,18 @@ func (h *Host) status(id string, g goal.Goal, s *snapshot) Status {
 		st.Routes = g.Policy.HTTP.URLs()
 	}
 	for _, k := range g.Kept {
-		if !k.Undone {
+		if k.Undone {
+			st.Undone = append(st.Undone, k.Revision)
+		} else {
 			st.Kept = append(st.Kept, k.Revision)
 		}
 	}
 	st.Notes = h.notes(id, g, def, defined, s)
+	if g.Service == "" && s.unreadable {
+		if _, _, err := h.Store.Goal(id); err != nil {
+			st.Notes = append(st.Notes, err.Error())
+		}
+	}
 	file, hasFile := s.routes.Table.Route(id)
 	served := s.seen.Targets[id]
 	for _, c := range s.containers[id] {
@@ -227,6 +234,11 @@ func changed(a, b any) string {
 	for k, differs := range keys {
 		if differs {
 			names = append(names, k)
+		}
+	}
+	for n := range names {
+		if names[n] == "http_port" {
+			names[n] = "http.port" // as the definition writes it
 		}
 	}
 	slices.Sort(names)

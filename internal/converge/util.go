@@ -2,6 +2,7 @@ package converge
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -19,6 +20,11 @@ func firstOf[T comparable](vs ...T) (zero T) {
 }
 
 func join(names []string) string { return strings.Join(names, ", ") }
+
+// without leaves out what is empty.
+func without(words ...string) []string {
+	return slices.DeleteFunc(words, func(w string) bool { return w == "" })
+}
 
 // outcomeWord is how the history calls the end of a verb.
 func outcomeWord(err error) string {

@@ -56,7 +56,8 @@ func (g *request) setCandidate(r goal.Release, p spec.Policy, rollback bool) {
 	}
 	g.Removing = false
 	if g.Current != nil && g.Current.Digest == r.Digest {
-		g.Candidate, g.Running, g.Policy = nil, true, p
+		g.Running = true
+		g.setPolicy(p)
 		return
 	}
 	c := goal.Candidate{Release: r, Since: time.Now().UTC(), Policy: p, Rollback: rollback}
@@ -67,6 +68,17 @@ func (g *request) setCandidate(r goal.Release, p spec.Policy, rollback bool) {
 		g.Policy = p
 	}
 	g.Candidate, g.Running = &c, true
+}
+
+// setPolicy applies a policy to the current release in place. Another route is
+// on trial until the proxy has proved it.
+func (g *request) setPolicy(p spec.Policy) {
+	g.Candidate = nil
+	if a, b := g.Policy.HTTP, p.HTTP; a == b || a != nil && b != nil && plan.SameRoute(*a, *b) {
+		g.Policy = p
+		return
+	}
+	g.Candidate = &goal.Candidate{Release: *g.Current, Since: time.Now().UTC(), Policy: p, Before: true}
 }
 
 // Rollback makes the last committed release before the current one the goal,
@@ -81,16 +93,20 @@ func (h *Host) rollback(ctx context.Context, g *request, revision string) error 
 	if g.Current == nil {
 		return neverDeployed(g.Service)
 	}
-	r, ok := g.Previous(revision)
+	k, ok := g.Previous(revision)
+	r := k.Release
 	if c := g.Candidate; c != nil && c.Rollback && (revision == "" || c.Revision == revision) {
 		r, ok = c.Release, true // an interrupted rollback goes on
 	}
 	if !ok && revision == "" {
-		return fault.New(fault.ErrUsage, "upgrade to the revision that you want", "rollback %s: no release before %s is kept", g.Service, g.Current.Revision)
+		return fault.New(fault.ErrUsage, "upgrade to the revision that you want", "no release before %s is kept", g.Current.Revision)
+	}
+	if !ok && revision == g.Current.Revision {
+		return fault.New(fault.ErrUsage, "", "%s is the release that runs now", revision)
 	}
 	if !ok {
 		return fault.New(fault.ErrUsage, "`conductor service status --id "+g.Service+"` lists the kept ones; or upgrade to it",
-			"rollback %s: no kept release is of revision %s", g.Service, revision)
+			"no kept release is of revision %s", revision)
 	}
 	if _, err := h.Engine.Image(ctx, r.Image); err != nil {
 		if notFound(err) {
@@ -107,7 +123,7 @@ func (h *Host) rollback(ctx context.Context, g *request, revision string) error 
 	if err := h.checkProxy(ctx, g, p); err != nil {
 		return err
 	}
-	g.setCandidate(r, p, true)
+	g.setCandidate(r, p, !k.Undone) // forward again, to one that was undone, undoes nothing
 	return nil
 }
 
@@ -162,11 +178,11 @@ func (h *Host) Scale(ctx context.Context, id string, replicas *int) (Outcome, er
 				g.Policy.Replicas = s.Policy.Replicas
 			}
 		case *replicas < 0:
-			return fault.New(fault.ErrUsage, "", "scale %s: %d replicas cannot be", id, *replicas)
+			return fault.New(fault.ErrUsage, "", "%d replicas cannot be", *replicas)
 		case g.Policy.Kind == spec.Job:
-			return fault.New(fault.ErrUsage, "", "scale %s: a job has no replicas", id)
+			return fault.New(fault.ErrUsage, "", "a job has no replicas")
 		case *replicas > 1 && len(g.Current.Container.Ports) > 0:
-			return fault.New(fault.ErrDefinition, "publish no ports, or stay at 1", "scale %s: its published ports can belong to one replica", id)
+			return fault.New(fault.ErrDefinition, "publish no ports, or stay at 1", "its published ports can belong to one replica only")
 		}
 		g.Replicas = replicas
 		return nil
@@ -319,6 +335,9 @@ func (h *Host) describe(out *Outcome, l *loop, was goal.Goal) {
 	if l.outage.total > 0 && l.goal.Running && l.goal.Count(l.goal.Policy) > 0 {
 		out.Note = fmt.Sprintf("nobody served for %.1f s", l.outage.total.Seconds())
 	}
+	if r := was.Current; l.failure != nil && r != nil && was.Running && l.goal.Candidate == nil {
+		out.Note = join(without(out.Note, r.Revision+" serves on"))
+	}
 	if !out.Changed && out.Note == "" && l.failure == nil {
 		out.Note = "nothing to do"
 	}
@@ -327,11 +346,10 @@ func (h *Host) describe(out *Outcome, l *loop, was goal.Goal) {
 // Converge makes one pass to the goals of the services, of all where none is
 // named: after a boot, or from config management.
 func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
+	var unreadable error
 	if len(ids) == 0 {
-		goals, err := h.Store.Goals()
-		if err != nil {
-			return nil, err
-		}
+		var goals []goal.Goal
+		goals, unreadable = h.Store.Goals()
 		for _, g := range goals {
 			ids = append(ids, g.Service)
 		}
@@ -340,19 +358,19 @@ func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
 	errs := make([]error, len(ids))
 	inParallel(len(ids), 4, func(n int) {
 		outs[n], errs[n] = h.verb(ctx, ids[n], "converge", "", func(_ context.Context, g *request) error {
-			return h.reapply(&g.Goal)
+			return h.reapply(g)
 		})
 	})
-	return outs, errors.Join(errs...)
+	return outs, errors.Join(append(errs, unreadable)...)
 }
 
 // reapply takes the definition's policy into the goal, where there is a valid one.
-func (h *Host) reapply(g *goal.Goal) error {
-	if never(*g) {
+func (h *Host) reapply(g *request) error {
+	if never(g.Goal) {
 		return neverDeployed(g.Service)
 	}
 	if s, err := h.definition(g.Service); err == nil && g.Current != nil && g.Candidate == nil {
-		g.Policy = s.Policy
+		g.setPolicy(s.Policy)
 	}
 	return nil
 }

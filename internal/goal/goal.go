@@ -85,8 +85,8 @@ func (g *Goal) Count(p spec.Policy) int {
 	return p.Replicas
 }
 
-// Commit makes the candidate the current release and keeps the one before it,
-// at most retain releases in all. It returns the releases that fell out.
+// Commit makes the candidate the current release and keeps the ones before it,
+// at most retain of them. It returns the releases that fell out.
 func (g *Goal) Commit() (dropped []Release) {
 	c := g.Candidate
 	if c == nil {
@@ -97,7 +97,7 @@ func (g *Goal) Commit() (dropped []Release) {
 	if g.Current != nil && g.Current.Digest != c.Digest {
 		kept = slices.Insert(kept, 0, Kept{Release: *g.Current, Undone: c.Rollback})
 	}
-	keep := max(g.Policy.Retain-1, 0)
+	keep := max(g.Policy.Retain, 0)
 	if len(kept) > keep {
 		for _, k := range kept[keep:] {
 			dropped = append(dropped, k.Release)
@@ -114,7 +114,7 @@ func (g *Goal) Drop() {
 	if g.Candidate == nil {
 		return
 	}
-	if g.Candidate.Policy.Upgrade.Order == spec.StopFirst && g.Current != nil {
+	if g.Changes() && g.Candidate.Policy.Upgrade.Order == spec.StopFirst && g.Current != nil {
 		g.Resume = g.Candidate.Since
 	}
 	g.Candidate = nil
@@ -123,15 +123,21 @@ func (g *Goal) Drop() {
 	}
 }
 
+// Changes is true where the candidate brings another release, and not only
+// another policy for the current one.
+func (g *Goal) Changes() bool {
+	return g.Candidate != nil && (g.Current == nil || g.Current.Digest != g.Candidate.Digest)
+}
+
 // Previous is the release that a rollback goes to: the last committed one
 // before the current, or the newest of the revision that is named.
-func (g *Goal) Previous(revision string) (Release, bool) {
+func (g *Goal) Previous(revision string) (Kept, bool) {
 	for _, k := range g.Kept {
 		if revision == "" && !k.Undone || revision != "" && k.Revision == revision {
-			return k.Release, true
+			return k, true
 		}
 	}
-	return Release{}, false
+	return Kept{}, false
 }
 
 // Releases are all that the goal may still need: current, candidate, kept.

@@ -20,7 +20,10 @@ type Instance struct {
 	Host      string         // the Host that a client of the proxy would send; empty: the address
 	Proto     string         // the X-Forwarded-Proto that the proxy would send: http or https
 	StartedAt time.Time
-	Memory    int64 // limits.memory in bytes, for messages; 0: none
+	// Serving: it gets requests, so it was well before. Its failures are
+	// counted an interval apart from the first one on.
+	Serving bool
+	Memory  int64 // limits.memory in bytes, for messages; 0: none
 }
 
 // Result is the answer to one probe.

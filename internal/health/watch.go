@@ -18,7 +18,7 @@ const (
 
 // Watch probes the instance until ctx is done and reports every answer: at
 // once, then ever less often until it is well for the first time, then every
-// h.Interval. Uptime is asked at once and when it is due, and not again, since
+// h.Interval: one that serves already is asked so from the beginning. Uptime is asked at once and when it is due, and not again, since
 // it cannot change. A probe that ctx cut short is not reported. report is
 // called by one goroutine at a time.
 func Watch(ctx context.Context, p Prober, i Instance, h spec.Health, report func(Result)) {
@@ -30,7 +30,7 @@ func Watch(ctx context.Context, p Prober, i Instance, h spec.Health, report func
 	if interval <= 0 {
 		interval = 5 * time.Second
 	}
-	pause, well := firstPause, false
+	pause, well := firstPause, i.Serving
 	for ctx.Err() == nil {
 		begun := time.Now()
 		r := p.Probe(ctx, i, h)

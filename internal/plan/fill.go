@@ -76,7 +76,10 @@ func (p *planner) create(g group, slot int, is []Instance, sick, trial bool) {
 	if len(is) > 0 && p.resume(is) {
 		return
 	}
-	if sick && p.Goal.Candidate != nil {
+	if p.crowded() {
+		return
+	}
+	if sick && p.Goal.Changes() {
 		return // the candidate is what comes next
 	}
 	for _, i := range is {
@@ -167,7 +170,7 @@ func (p *planner) resume(is []Instance) bool {
 	if r.IsZero() || i.State != engine.Exited || i.Broken != "" || i.FinishedAt.Before(r) || !i.StartedAt.Before(r) {
 		return false
 	}
-	if !p.busy[i.Name] {
+	if !p.busy[i.Name] && !p.crowded() {
 		p.step(Step{Do: Start, Instance: i.Name, ID: i.ID, Revision: i.Revision, Slot: i.Slot, Again: true,
 			Cause: "it was stopped for a release that was given up"})
 	}
@@ -176,7 +179,7 @@ func (p *planner) resume(is []Instance) bool {
 
 // start starts a created container, not sooner than its slot allows.
 func (p *planner) start(i Instance) {
-	if p.busy[i.Name] {
+	if p.busy[i.Name] || p.crowded() {
 		return
 	}
 	if i.Attempt > 1 && !i.PreviousStart.IsZero() {
@@ -186,6 +189,17 @@ func (p *planner) start(i Instance) {
 		}
 	}
 	p.step(Step{Do: Start, Instance: i.Name, ID: i.ID, Revision: i.Revision, Slot: i.Slot, Cause: "it is created and does not run"})
+}
+
+// crowded: stop-first lets no two releases run at once, and one that has been
+// given up still runs.
+func (p *planner) crowded() bool {
+	if p.policy.Upgrade.Order != spec.StopFirst && p.Goal.Resume.IsZero() {
+		return false
+	}
+	return slices.ContainsFunc(p.others, func(i Instance) bool {
+		return (i.Running() || p.busy[i.Name]) && !p.ours(i)
+	})
 }
 
 // creating: a create for the slot is in flight.
@@ -341,8 +355,13 @@ func (p *planner) routeCause(want desired) string {
 			out++
 		}
 	}
-	if in+out == 0 {
+	switch {
+	case in+out == 0:
 		return "the route itself has changed"
+	case in == 0:
+		return fmt.Sprintf("%d to go out", out)
+	case out == 0:
+		return fmt.Sprintf("%d healthy to come in", in)
 	}
 	return fmt.Sprintf("%d healthy to come in, %d to go out", in, out)
 }
@@ -359,12 +378,12 @@ func (p *planner) unroute(cause string) {
 
 // proves: the proxy has proved just this route and these targets.
 func (p *planner) proves(want desired) bool {
-	return p.Proxy.Known && p.Proxy.Has && p.Proxy.HTTP != nil && same(*want.http, *p.Proxy.HTTP) &&
+	return p.Proxy.Known && p.Proxy.Has && p.Proxy.HTTP != nil && SameRoute(*want.http, *p.Proxy.HTTP) &&
 		slices.Equal(want.targets, p.Proxy.Targets)
 }
 
-// same: two ways of writing the same route are equal.
-func same(a, b spec.HTTP) bool {
+// SameRoute: two ways of writing the same route are equal.
+func SameRoute(a, b spec.HTTP) bool {
 	tls := a.TLS == b.TLS || a.TLS != nil && b.TLS != nil && *a.TLS == *b.TLS
 	return tls && slices.Equal(a.Hosts, b.Hosts) && a.Path == b.Path && a.Listen == b.Listen && a.GRPC == b.GRPC
 }

@@ -14,7 +14,7 @@ import (
 
 // Next decides what may be done now.
 func Next(in Input) Output {
-	if !in.Goal.Running {
+	if !in.Goal.Running && in.Goal.Changes() {
 		in.Goal.Candidate = nil
 	}
 	p := &planner{Input: in, policy: in.Goal.Policy, busy: map[string]bool{}, doing: map[Kind]bool{}}
@@ -29,10 +29,12 @@ func Next(in Input) Output {
 	}
 	p.sort()
 	switch {
+	case in.Goal.Changes():
+		p.candidate()
+	case in.Goal.Candidate != nil:
+		p.policyChange()
 	case !in.Goal.Running:
 		p.stopped()
-	case in.Goal.Candidate != nil:
-		p.candidate()
 	case in.Goal.Current != nil:
 		p.running()
 	default:
@@ -145,11 +147,35 @@ func (p *planner) holds(i Instance) bool {
 func (p *planner) superseded(i Instance) string {
 	switch {
 	case i.Release != p.Goal.Current.Digest:
-		return "the current release is " + p.Goal.Current.Revision
+		return fmt.Sprintf("the current release is %s (%.4s)", p.Goal.Current.Revision, p.Goal.Current.Digest)
+	case i.Slot > len(p.goal.slots):
+		return fmt.Sprintf("%s should run", count(len(p.goal.slots), "replica"))
+	case i.Epoch != p.Goal.Epoch && i.Slot > 0 && p.routed(p.goal.slots[i.Slot-1]):
+		return fmt.Sprintf("slot %d has a fresh instance", i.Slot)
 	case i.Epoch != p.Goal.Epoch:
-		return "restarted: slot " + fmt.Sprint(i.Slot) + " has a fresh instance"
+		return fmt.Sprintf("stop-first: a fresh instance of slot %d needs its place", i.Slot)
 	}
 	return fmt.Sprintf("%s should run", count(len(p.goal.slots), "replica"))
+}
+
+// policyChange: the release stays, and the proxy is to take another way to it.
+// It is on trial as a release is: a route that the proxy refuses is given up.
+func (p *planner) policyChange() {
+	want, rest := p.targets(), p.running
+	if !p.Goal.Running {
+		want, rest = desired{http: p.policy.HTTP}, p.stopped
+	}
+	switch {
+	case p.doing[Commit] || p.doing[Drop] || p.doing[Route]:
+		p.wait("the goal and the route change")
+	case p.policy.HTTP == nil && !p.Proxy.Has || p.policy.HTTP != nil && p.proves(want):
+		p.step(Step{Do: Commit, Revision: p.Goal.Candidate.Revision, Cause: "the proxy proved the route as it is defined now"})
+		return
+	case p.Abort != "":
+		p.step(Step{Do: Drop, Revision: p.Goal.Candidate.Revision, Cause: p.Abort})
+		return
+	}
+	rest()
 }
 
 // candidate: the next release comes in beside the current one, or after it.
@@ -211,11 +237,11 @@ func (p *planner) candidate() {
 func (p *planner) stopServing() bool {
 	done := true
 	for _, i := range append(slices.Concat(p.serving.slots...), p.others...) {
-		if p.Goal.Current == nil || i.Release != p.Goal.Current.Digest {
+		if !i.Live() && !p.busy[i.Name] {
 			continue
 		}
-		if i.Live() || p.busy[i.Name] {
-			done = false
+		done = false // also one of a release that was given up: only one may run
+		if p.Goal.Current != nil && i.Release == p.Goal.Current.Digest {
 			p.retire(i, "stop-first: "+p.Goal.Candidate.Revision+" needs its place", false)
 		}
 	}
@@ -256,7 +282,7 @@ func (p *planner) failed(i Instance) string {
 		return fmt.Sprintf("exited %d", i.ExitCode)
 	case i.Late(p.policy.Health, p.Now):
 		return fmt.Sprintf("not healthy %s after its start", p.policy.Health.StartTimeout)
-	case p.Goal.Candidate != nil && i.Sick(p.policy.Health):
+	case p.Goal.Changes() && i.Sick(p.policy.Health):
 		return "turned sick: " + i.LastWord
 	}
 	return ""
@@ -315,7 +341,7 @@ func (p *planner) targets() desired {
 	want := desired{http: p.policy.HTTP}
 	stopFirst := p.policy.Upgrade.Order == spec.StopFirst
 	switch {
-	case p.Goal.Candidate == nil || p.ready():
+	case !p.Goal.Changes() || p.ready():
 		take(p.goal.slots)
 	case stopFirst && p.prepared():
 		want.http = p.Goal.Policy.HTTP
@@ -347,7 +373,7 @@ func (p *planner) prepared() bool {
 
 // makesWay: stop-first takes the slot's older instance out before there is a new one.
 func (p *planner) makesWay(i Instance) bool {
-	return p.Goal.Candidate == nil && p.policy.Upgrade.Order == spec.StopFirst &&
+	return !p.Goal.Changes() && p.policy.Upgrade.Order == spec.StopFirst &&
 		i.Release == p.Goal.Current.Digest && i.Epoch != p.Goal.Epoch && p.turn(i.Slot)
 }
 
