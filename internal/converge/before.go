@@ -3,7 +3,6 @@ package converge
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -52,7 +51,10 @@ func (a action) before(ctx context.Context) (*goal.Goal, error) {
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	return g, errors.Join(failure, a.remove(clean))
+	if err := a.remove(clean); err != nil { // the end of the command sweeps it up
+		a.say(event.Warning, "", "the container of upgrade.before is left: "+err.Error())
+	}
+	return g, failure
 }
 
 // beginBefore finds the run, or creates and starts it.
@@ -113,6 +115,8 @@ func (a action) endBefore(grace time.Duration) {
 // sweepBefore ends the runs of upgrade.before of candidates that the goal does
 // not name any more: a process that died left them.
 func (h *Host) sweepBefore(ctx context.Context, g goal.Goal) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	defer cancel()
 	want := h.mine(g.Service, KindRun)
 	want[LabelRun] = RunBefore
 	runs, err := h.Engine.List(ctx, want)

@@ -38,7 +38,10 @@ func (h *Host) resolve(ctx context.Context, s spec.Service, revision string) (go
 func (h *Host) image(ctx context.Context, s spec.Service, revision, ref string) (img engine.Image, pulled bool, err error) {
 	policy := s.Policy.PullPolicy
 	if policy != spec.PullAlways {
-		img, err = h.Engine.Image(ctx, ref)
+		err = limited(ctx, func(ctx context.Context) (err error) {
+			img, err = h.Engine.Image(ctx, ref)
+			return err
+		})
 		if err == nil || !notFound(err) {
 			return img, false, err
 		}
@@ -88,6 +91,8 @@ func (h *Host) checkProxy(ctx context.Context, r *request, p spec.Policy) error 
 		return err
 	}
 	check := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+		defer cancel()
 		release, err := h.Store.LockProxy(ctx)
 		if err != nil {
 			return err
@@ -99,7 +104,10 @@ func (h *Host) checkProxy(ctx context.Context, r *request, p spec.Policy) error 
 		}
 		return h.Proxy.Check(ctx, routes.Table.With(route))
 	}
-	_, err = h.Proxy.Observe(ctx) // one that is not there is known at once
+	err = limited(ctx, func(ctx context.Context) error {
+		_, err := h.Proxy.Observe(ctx) // one that is not there is known at once
+		return err
+	})
 	if err != nil || p.Upgrade.Order == spec.StopFirst || len(p.Upgrade.Before) > 0 {
 		return check(ctx)
 	}

@@ -1,6 +1,7 @@
 package converge
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -51,4 +52,16 @@ func inParallel(n, limit int, f func(int)) {
 		})
 	}
 	wg.Wait()
+}
+
+// limited gives a call that should take milliseconds at most callTimeout: who
+// does not answer by then cannot be reached.
+func limited(ctx context.Context, call func(context.Context) error) error {
+	short, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := call(short)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = fault.New(fault.ErrUnreachable, "", "no answer in %s: %w", callTimeout, err)
+	}
+	return err
 }

@@ -108,7 +108,10 @@ func (h *Host) rollback(ctx context.Context, g *request, revision string) error 
 		return fault.New(fault.ErrUsage, "`conductor service status --id "+g.Service+"` lists the kept ones; or upgrade to it",
 			"no kept release is of revision %s", revision)
 	}
-	if _, err := h.Engine.Image(ctx, r.Image); err != nil {
+	if err := limited(ctx, func(ctx context.Context) error {
+		_, err := h.Engine.Image(ctx, r.Image)
+		return err
+	}); err != nil {
 		if notFound(err) {
 			return fault.New(fault.ErrImage, "upgrade to the revision instead: that fetches the image", "image of %s (%.19s) is not on this host any more", r.Revision, r.Image)
 		}
@@ -266,7 +269,10 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 	}
 	// Whether the engine answers at all: a listing is its quickest answer, and
 	// what it says of itself takes it 15 ms.
-	if _, err := h.Engine.List(ctx, h.mine(id, KindService)); err != nil {
+	if err := limited(ctx, func(ctx context.Context) error {
+		_, err := h.Engine.List(ctx, h.mine(id, KindService))
+		return err
+	}); err != nil {
 		return out, err
 	}
 	was, req := g, request{Goal: g}
@@ -285,7 +291,9 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 	l.check = req.check
 	if c := g.Candidate; c != nil {
 		// Named before it is the goal, so that no prune takes it in between.
-		if err := h.Engine.Tag(ctx, c.Image, c.Tag(h.Namespace, g.Service)); err != nil {
+		if err := limited(ctx, func(ctx context.Context) error {
+			return h.Engine.Tag(ctx, c.Image, c.Tag(h.Namespace, g.Service))
+		}); err != nil {
 			return l, fmt.Errorf("tag the image of %s: %w", c.Revision, err)
 		}
 	}
@@ -299,6 +307,10 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 		}
 	}
 	err := l.run(ctx)
+	if was.Candidate != nil || g.Candidate != nil && len(g.Candidate.Policy.Upgrade.Before) > 0 || len(g.Policy.Upgrade.Before) > 0 {
+		// One that is done stays where its removal failed, or a process died.
+		err = firstOf(err, h.sweepBefore(context.WithoutCancel(ctx), l.goal))
+	}
 	h.untag(ctx, l.goal, append(was.Releases(), g.Releases()...))
 	if empty(l.goal) && len(l.obs.containers) == 0 {
 		// A first deploy that did not work out: there is nothing to remember.
