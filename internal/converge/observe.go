@@ -2,6 +2,7 @@ package converge
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -115,22 +116,29 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 	if px.Known && seen.Routes && has && serves && slices.Equal(file.Targets, served) {
 		px.HTTP = &file.HTTP
 	}
-	names := func(ts []proxy.Target) map[string]bool {
-		m := map[string]bool{}
+	// By name and address: where somebody has removed a container, the next one
+	// of its name has another address, and is not what the proxy serves.
+	type place struct {
+		name string
+		addr netip.AddrPort
+	}
+	places := func(ts []proxy.Target) map[place]bool {
+		m := map[place]bool{}
 		for _, t := range ts {
-			m[t.Instance] = true
+			m[place{t.Instance, t.Addr}] = true
 		}
 		return m
 	}
-	inFile, inProxy := names(file.Targets), names(served)
+	inFile, inProxy := places(file.Targets), places(served)
 	for n := range is {
 		i := &is[n]
+		at := place{i.Name, i.Addr}
 		switch {
 		case !px.Known && !has:
 			i.Route = plan.Out // there never was a route
-		case !px.Known || inFile[i.Name] != inProxy[i.Name]:
+		case !px.Known || inFile[at] != inProxy[at]:
 			i.Route = plan.Unproved
-		case inProxy[i.Name]:
+		case inProxy[at]:
 			i.Route = plan.In
 		default:
 			i.Route = plan.Out
