@@ -328,6 +328,10 @@ func (p *planner) route(want desired, cause string) {
 		return
 	}
 	p.wait("the proxy is to take its targets")
+	if want.unsure != "" {
+		p.wait(want.unsure + " has not answered its probe yet")
+		return
+	}
 	if p.doing[Route] {
 		return
 	}

@@ -319,6 +319,9 @@ func (p *planner) routed(slot []Instance) bool {
 type desired struct {
 	http    *spec.HTTP
 	targets []proxy.Target
+	// unsure names an instance whose first answer decides: it may be all that
+	// there is to route, or would come in although it is not well.
+	unsure string
 }
 
 // targets are the instances that should get requests, and the route to them.
@@ -354,12 +357,20 @@ func (p *planner) targets() desired {
 		// The last ones that are routed stay, sick as they are, until
 		// something better is there: a bad answer can be better than none.
 		for _, i := range p.Instances {
-			if i.Route != Out && i.State == engine.Running && !p.makesWay(i) && p.ours(i) {
+			if i.Routed() && i.State == engine.Running && !p.makesWay(i) && p.ours(i) {
 				is = append(is, i)
 			}
 		}
 	}
+	for _, i := range p.Instances {
+		if len(is) == 0 && i.unasked(p.policy.Health) && p.ours(i) && !p.makesWay(i) {
+			want.unsure = i.Name
+		}
+	}
 	for _, i := range is {
+		if !p.Proxy.Known && i.unasked(p.policy.Health) {
+			want.unsure = i.Name
+		}
 		want.targets = append(want.targets, proxy.Target{Instance: i.Name, Addr: i.Addr, Weight: 1})
 	}
 	slices.SortFunc(want.targets, func(a, b proxy.Target) int { return cmp.Compare(a.Instance, b.Instance) })

@@ -58,6 +58,7 @@ type Instance struct {
 	LastWord string
 
 	Route    RouteState
+	Served   bool // where Route is Unproved: it may get requests as it is
 	InFlight int
 	OutSince time.Time // since when it is proved out; zero: never was in, or unknown
 }
@@ -225,7 +226,16 @@ func (i Instance) Serves(h spec.Health) bool {
 	if i.State != engine.Running {
 		return false
 	}
-	return i.Well || i.Route != Out && !i.Sick(h)
+	return i.Well || i.Routed() && !i.Sick(h)
+}
+
+// Routed: it gets requests, or may. What only the file on disk says does not
+// make it so: it has to be well before it comes in.
+func (i Instance) Routed() bool { return i.Route == In || i.Route == Unproved && i.Served }
+
+// unasked: it is not known whether it is well, and will soon be.
+func (i Instance) unasked(h spec.Health) bool {
+	return i.State == engine.Running && i.Route == Unproved && !i.Well && !i.Sick(h)
 }
 
 // Late: it never was well, and its start timeout is over. To a process that has
