@@ -382,10 +382,11 @@ func (p *planner) prepared() bool {
 	return p.Goal.Candidate.Before || len(p.policy.Upgrade.Before) == 0
 }
 
-// makesWay: stop-first takes the slot's older instance out before there is a new one.
+// makesWay: stop-first takes the slot's older instance, or its sick one, out
+// before there is a new one.
 func (p *planner) makesWay(i Instance) bool {
-	return !p.Goal.Changes() && p.policy.Upgrade.Order == spec.StopFirst &&
-		i.Release == p.Goal.Current.Digest && i.Epoch != p.Goal.Epoch && p.turn(i.Slot)
+	return !p.Goal.Changes() && p.policy.Upgrade.Order == spec.StopFirst && i.Release == p.Goal.Current.Digest &&
+		(i.Epoch != p.Goal.Epoch || i.Sick(p.policy.Health)) && p.turn(i.Slot)
 }
 
 // ours: of a release that the goal names.
