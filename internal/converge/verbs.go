@@ -151,7 +151,7 @@ func (h *Host) Start(ctx context.Context, id string) (Outcome, error) {
 		if !g.Running {
 			g.Epoch++
 		}
-		g.Running = true
+		g.Running, g.Removing = true, false // a removal that was not finished is taken back
 		return nil
 	})
 }
@@ -164,7 +164,7 @@ func (h *Host) Restart(ctx context.Context, id string) (Outcome, error) {
 			return neverDeployed(id)
 		}
 		g.Epoch++
-		g.Running = true
+		g.Running, g.Removing = true, false // a removal that was not finished is taken back
 		return nil
 	})
 }
