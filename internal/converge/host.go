@@ -75,6 +75,9 @@ type Secrets interface {
 	Place(instance string, files map[string][]byte) (map[string]string, error)
 	// Clear removes what Place wrote.
 	Clear(instance string) error
+	// Sweep clears the instances whose names begin with prefix, but for those
+	// that keep names.
+	Sweep(prefix string, keep func(instance string) bool) error
 }
 
 // History records what was done. Its failures are told and change nothing.
@@ -94,6 +97,16 @@ type Outcome struct {
 	Note     string        `json:"note,omitempty"` // in words: nothing to do, seconds down, …
 	Took     spec.Duration `json:"took"`
 	Warnings []string      `json:"warnings,omitempty"`
+}
+
+// then adds up two passes of one verb.
+func (o Outcome) then(n Outcome) Outcome {
+	if o.Verb == "" || !o.Changed {
+		return n
+	}
+	n.From, n.Changed, n.Took = o.From, true, o.Took+n.Took
+	n.Note, n.Warnings = o.Note, append(o.Warnings, n.Warnings...)
+	return n
 }
 
 // Step is one line of a plan, for --plan.

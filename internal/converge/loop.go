@@ -2,6 +2,7 @@ package converge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -111,7 +112,7 @@ func (l *loop) run(ctx context.Context) error {
 		started := l.start(out.Steps, now)
 		if started == 0 && len(l.doing) == 0 && l.check == nil {
 			if out.Settled(in) {
-				return l.failure
+				return errors.Join(l.failure, l.sweepSecrets())
 			}
 			if err := l.stuck(in, out); err != nil {
 				return err
@@ -130,6 +131,15 @@ func (l *loop) run(ctx context.Context) error {
 		}
 		l.wait(done, l.wakeAt(out))
 	}
+}
+
+// sweepSecrets clears the files of instances that were never created: a process
+// that died had written them.
+func (l *loop) sweepSecrets() error {
+	return l.Secrets.Sweep(plan.Prefix(l.Namespace, l.service), func(name string) bool {
+		_, exists := l.obs.containers[name]
+		return exists || !plan.IsName(name)
+	})
 }
 
 // listen subscribes to the engine's events; the channel closes when none is

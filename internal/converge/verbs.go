@@ -369,9 +369,15 @@ func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
 	outs := make([]Outcome, len(ids))
 	errs := make([]error, len(ids))
 	inParallel(len(ids), 4, func(n int) {
-		outs[n], errs[n] = h.verb(ctx, ids[n], "converge", "", func(_ context.Context, g *request) error {
-			return h.reapply(g)
-		})
+		again := true
+		for pass := 0; again && errs[n] == nil && pass < 2; pass++ {
+			first := outs[n]
+			outs[n], errs[n] = h.verb(ctx, ids[n], "converge", "", func(_ context.Context, g *request) error {
+				again = g.Changes() // it brings its own policy; today's comes after it
+				return h.reapply(g)
+			})
+			outs[n] = first.then(outs[n])
+		}
 	})
 	return outs, errors.Join(append(errs, unreadable)...)
 }

@@ -9,6 +9,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"time"
 
@@ -198,6 +199,12 @@ func Name(namespace, service, revision, release string, slot, n int) string {
 	}, revision)
 	return Prefix(namespace, service) + fmt.Sprintf("%.12s.%.4s-%d-%d", rev, release, slot, n)
 }
+
+// IsName tells the name of an instance, or of the run before the first one,
+// from that of another container of the service.
+func IsName(name string) bool { return instanceName.MatchString(name) }
+
+var instanceName = regexp.MustCompile(`\.[0-9a-f]{4}-(\d+-\d+|before)$`)
 
 // Prefix begins the names of all containers of a service, and of no other: ids
 // have no dot in them.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 
 	"conductor/internal/fault"
@@ -109,6 +110,26 @@ func (r *Reader) Clear(instance string) error {
 		return hostError(r.runDir, fmt.Errorf("remove secrets of %s: %w", instance, err))
 	}
 	return nil
+}
+
+// Sweep removes what Place wrote for the instances whose names begin with
+// prefix, but for those that keep names: a process that died between writing
+// and creating left them.
+func (r *Reader) Sweep(prefix string, keep func(instance string) bool) error {
+	entries, err := os.ReadDir(r.runDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return hostError(r.runDir, fmt.Errorf("list secrets: %w", err))
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && !keep(e.Name()) {
+			errs = append(errs, r.Clear(e.Name()))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // dir keeps what is no instance's name from becoming a path.
