@@ -149,10 +149,10 @@ func (a action) create(ctx context.Context) error {
 		return err
 	}
 	c.Env = m.Env
-	if c.Files, err = a.Secrets.Place(c.Name, m.Files); err != nil {
+	if c.Network, c.Address, err = a.address(ctx); err != nil {
 		return err
 	}
-	if c.Network, c.Address, err = a.address(ctx); err != nil {
+	if c.Files, err = a.Secrets.Place(c.Name, m.Files); err != nil {
 		return err
 	}
 	id, err := a.Engine.Create(ctx, c)
@@ -160,6 +160,9 @@ func (a action) create(ctx context.Context) error {
 		id, err = a.adopt(ctx, c)
 	}
 	if err != nil {
+		if !transient(err) { // no container came of it by whose removal the files would go
+			err = errors.Join(err, a.Secrets.Clear(c.Name))
+		}
 		return err
 	}
 	a.step.ID = id
