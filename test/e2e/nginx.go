@@ -71,8 +71,12 @@ func (n *Nginx) Start() {
 	n.t.Helper()
 	args := n.Command("-g", "daemon off;")
 	cmd := exec.Command(args[0], args[1:]...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	// A file and not a pipe: Wait would wait for the pipe's end, which workers
+	// hold open when their master was killed.
+	out, err := os.Create(filepath.Join(n.Dir, "output"))
+	must(n.t, err)
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	must(n.t, cmd.Start())
 	done := make(chan struct{})
@@ -84,7 +88,8 @@ func (n *Nginx) Start() {
 	eventually(n.t, 10*time.Second, "nginx answers", func() bool {
 		select {
 		case <-done:
-			n.t.Fatalf("nginx did not start: %s", out.String())
+			b, _ := os.ReadFile(out.Name())
+			n.t.Fatalf("nginx did not start: %s", b)
 		default:
 		}
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n.Port))

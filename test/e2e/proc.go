@@ -139,7 +139,7 @@ type Proc struct {
 	cmd   *exec.Cmd
 	begun time.Time
 	out   bytes.Buffer // read after done
-	err   text
+	err   bytes.Buffer
 	done  chan struct{}
 	took  time.Duration
 
@@ -289,8 +289,19 @@ func (p *Proc) Wait() Run {
 	return r
 }
 
-// Stderr is what it has written there so far.
-func (p *Proc) Stderr() string { return p.err.String() }
+// pending says whether a signal was sent that it has not taken yet.
+func (p *Proc) pending() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if set, ok := strings.CutPrefix(line, "ShdPnd:"); ok {
+			return strings.Trim(strings.TrimSpace(set), "0") != ""
+		}
+	}
+	return false
+}
 
 // Ended says whether it has ended.
 func (p *Proc) Ended() bool {
@@ -313,22 +324,4 @@ func build(out, pkg string) error {
 		return errors.Join(fmt.Errorf("build %s: %w", pkg, err), errors.New(string(b)))
 	}
 	return nil
-}
-
-// text is a buffer that can be read while it is written.
-type text struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (t *text) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.b.Write(b)
-}
-
-func (t *text) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.b.String()
 }
