@@ -44,6 +44,7 @@ func (p *Proxy) portsFree(d document, admin addr, master int) error {
 	} else if master == 0 {
 		master = max(masterOf(p.c.Reload), 0)
 	}
+	var taken *listening // looked up once: all processes' files are read for it
 	for _, a := range d.sockets() {
 		network := "tcp4"
 		if a.Addr().Is6() {
@@ -57,7 +58,10 @@ func (p *Proxy) portsFree(d document, admin addr, master int) error {
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			continue // nginx's own test says it
 		}
-		holder, foreign := holders(a, master)
+		if taken == nil {
+			taken = lookUp()
+		}
+		holder, foreign := taken.holder(a, master)
 		if !foreign {
 			continue
 		}
@@ -70,35 +74,14 @@ func (p *Proxy) portsFree(d document, admin addr, master int) error {
 	return nil
 }
 
-// holders names the process that listens there. It is foreign if it surely is
-// not the nginx of this master (0: any nginx).
-func holders(a addr, master int) (name string, foreign bool) {
-	inodes := listeners(a)
-	if len(inodes) == 0 {
-		return "another program", false
-	}
-	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	for _, fd := range fds {
-		link, err := os.Readlink(fd)
-		if err != nil || !inodes[link] {
-			continue
-		}
-		pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
-		comm, parent := process(pid)
-		if master == 0 && comm == "nginx" || pid == master || parent == master && master != 0 {
-			return comm, false
-		}
-		name = fmt.Sprintf("%s (PID %d)", comm, pid)
-	}
-	if name == "" {
-		return "a process that cannot be seen", true
-	}
-	return name, true
+// listening is one look at who listens where on this host.
+type listening struct {
+	sockets map[string]addr  // as /proc/PID/fd names them
+	pids    map[string][]int // who has them open
 }
 
-// listeners returns the sockets that listen there, as /proc/PID/fd names them.
-func listeners(a addr) map[string]bool {
-	found := map[string]bool{}
+func lookUp() *listening {
+	l := &listening{sockets: map[string]addr{}, pids: map[string][]int{}}
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -109,16 +92,49 @@ func listeners(a addr) map[string]bool {
 			if len(f) < 10 || f[3] != "0A" {
 				continue
 			}
-			local, ok := kernelAddr(f[1])
-			if !ok || local.Port() != a.Port() {
-				continue
-			}
-			if local.Addr() == a.Addr() || local.Addr().IsUnspecified() || a.Addr().IsUnspecified() {
-				found["socket:["+f[9]+"]"] = true
+			if local, ok := kernelAddr(f[1]); ok {
+				l.sockets["socket:["+f[9]+"]"] = local
 			}
 		}
 	}
-	return found
+	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, fd := range fds {
+		link, err := os.Readlink(fd)
+		if err != nil {
+			continue
+		}
+		if _, ok := l.sockets[link]; ok {
+			pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
+			l.pids[link] = append(l.pids[link], pid)
+		}
+	}
+	return l
+}
+
+// holder names the process that listens there. It is foreign if it surely is
+// not the nginx of this master (0: any nginx).
+func (l *listening) holder(a addr, master int) (name string, foreign bool) {
+	found := false
+	for link, local := range l.sockets {
+		if local.Port() != a.Port() || local.Addr() != a.Addr() && !local.Addr().IsUnspecified() && !a.Addr().IsUnspecified() {
+			continue
+		}
+		found = true
+		for _, pid := range l.pids[link] {
+			comm, parent := process(pid)
+			if master == 0 && comm == "nginx" || pid == master || parent == master && master != 0 {
+				return comm, false
+			}
+			name = fmt.Sprintf("%s (PID %d)", comm, pid)
+		}
+	}
+	switch {
+	case !found:
+		return "another program", false
+	case name == "":
+		return "a process that cannot be seen", true
+	}
+	return name, true
 }
 
 // kernelAddr reads "0100007F:1F90": words of the machine's order, little endian
