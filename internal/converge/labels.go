@@ -77,13 +77,17 @@ func instance(c engine.Container) plan.Instance {
 	}
 	previous, _ := time.Parse(time.RFC3339Nano, c.Labels[LabelPrevious])
 	port, _ := strconv.ParseUint(c.Labels[LabelPort], 10, 16)
+	broken := ""
+	if c.State == engine.Created {
+		broken = c.Error
+	}
 	return plan.Instance{
 		Name: c.Name, ID: c.ID,
 		Release: c.Labels[LabelRelease], Revision: c.Labels[LabelRevision],
 		Slot: number(LabelSlot), N: number(LabelN), Epoch: number(LabelEpoch),
 		Attempt: number(LabelAttempt), PreviousStart: previous,
 		State: c.State, Created: c.Created, StartedAt: c.StartedAt, FinishedAt: c.FinishedAt,
-		ExitCode: c.ExitCode, OOMKilled: c.OOMKilled,
+		ExitCode: c.ExitCode, OOMKilled: c.OOMKilled, Broken: broken,
 		Addr: netip.AddrPortFrom(c.Address, uint16(port)),
 	}
 }

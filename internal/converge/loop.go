@@ -176,7 +176,7 @@ func (l *loop) observe(now time.Time) (plan.Input, error) {
 	}
 	is := l.obs.instances()
 	for n := range is {
-		is[n].Broken = l.broken[is[n].ID]
+		is[n].Broken = firstOf(l.broken[is[n].ID], is[n].Broken)
 	}
 	http := l.goal.Policy.HTTP != nil || l.goal.Candidate != nil && l.goal.Candidate.Policy.HTTP != nil
 	px, err := l.obs.route(ctx, http, is, now)

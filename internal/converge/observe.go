@@ -27,6 +27,7 @@ type observer struct {
 	containers map[string]engine.Container // by name
 	stale      map[string]bool             // IDs whose cached details no longer hold
 	listed     time.Time                   // zero: list anew
+	begun      bool                        // it was listed at least once
 
 	routes      state.Routes
 	routesKnown bool
@@ -59,14 +60,16 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 	if err != nil {
 		return err
 	}
+	first := !o.begun
 	seen := map[string]engine.Container{}
 	for _, c := range list {
 		old, ok := o.containers[c.Name]
 		switch {
 		case ok && old.ID == c.ID && (changing[c.Name] || old.State == c.State && !o.stale[c.ID]):
 			c = old
-		case c.State == engine.Created || c.State == engine.Removing:
-			// A listing has all there is to know, but why it could not be started.
+		case !first && c.State == engine.Created || c.State == engine.Removing:
+			// A listing has all there is to know, but why it could not be
+			// started: the loop knows, unless another process tried.
 		default:
 			full, err := o.h.Engine.Inspect(ctx, c.ID)
 			if notFound(err) {
@@ -79,7 +82,7 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 		}
 		seen[c.Name] = c
 	}
-	o.containers, o.stale, o.listed = seen, map[string]bool{}, now
+	o.containers, o.stale, o.listed, o.begun = seen, map[string]bool{}, now, true
 	return nil
 }
 
