@@ -237,7 +237,7 @@ func (p *planner) candidate() {
 func (p *planner) stopServing() bool {
 	done := true
 	for _, i := range append(slices.Concat(p.serving.slots...), p.others...) {
-		if !i.Live() && !p.busy[i.Name] {
+		if !i.Running() && !p.busy[i.Name] {
 			continue
 		}
 		done = false // also one of a release that was given up: only one may run
