@@ -82,8 +82,10 @@ func (l *loop) succeeded(s plan.Step) {
 	case plan.Route:
 		l.unproved++
 		if l.unproved > proofs {
-			l.refuse(fault.New(fault.ErrProxyRefused, "see the proxy's error log; is another program in its place?",
-				"route %s: the proxy took the change %d times and does not serve it: %w", l.service, l.unproved, proxy.ErrRefused))
+			err := fault.New(fault.ErrProxyRefused, "see the proxy's error log; is another program in its place?",
+				"route %s: the proxy took the change %d times and does not serve it: %w", l.service, l.unproved, proxy.ErrRefused)
+			l.hold(s, time.Now(), err) // without a candidate to give up, that is the end
+			l.refuse(err)
 		}
 	}
 }
