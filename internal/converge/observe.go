@@ -31,6 +31,7 @@ type observer struct {
 
 	routes      state.Routes
 	routesKnown bool
+	mayRoute    bool // the proxy, or its file, had a route for the service at the last look
 	outSince    map[string]time.Time // first seen proved out, where the file does not say
 	wasIn       map[string]time.Time // the start of the process that was in
 	inFlight    map[string]int
@@ -110,12 +111,13 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 		o.routes, o.routesKnown = r, true
 	}
 	file, has := o.routes.Table.Route(o.service)
-	if !http && !has {
+	if o.mayRoute = has; !http && !has {
 		return plan.Proxy{Known: true}, nil
 	}
 	seen, err := o.h.Proxy.Observe(ctx)
 	served, serves := seen.Targets[o.service]
 	px := plan.Proxy{Known: err == nil, Has: has || serves, Targets: served}
+	o.mayRoute = px.Has || !px.Known
 	if px.Known && seen.Routes && has && serves && slices.Equal(file.Targets, served) {
 		px.HTTP = &file.HTTP
 	}
