@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +22,7 @@ func TestHog_IsKilledAtItsLimit(t *testing.T) {
 	e.Upgrade("neighbour", "v1").Want(0)
 	id := e.IDs("hog")[0]
 
+	others := e.Snapshot()
 	l := e.Load(load.Config{Addr: neighbour, Rate: 200})
 	get(hog, "/hog?mb=300")
 	eventually(t, 10*time.Second, "the hog is killed", func() bool { return !e.Inspect(id).Running })
@@ -30,5 +33,12 @@ func TestHog_IsKilledAtItsLimit(t *testing.T) {
 	wantServes(t, neighbour, "v1")
 	e.Do("converge", "--id", "hog")
 	wantServes(t, hog, "v1")
-	e.NoFailures(l)
+	r := e.NoFailures(l)
+	t.Logf("the neighbour: %s", r)
+	after := e.Snapshot()
+	for _, c := range others.Containers {
+		if strings.Contains(c, ".neighbour.") && !slices.Contains(after.Containers, c) {
+			t.Errorf("the neighbour's %s is gone: %v", c, after.Containers)
+		}
+	}
 }

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,10 +16,11 @@ func TestScale_100Services(t *testing.T) {
 	e := New(t)
 	e.Images("v1")
 	const n = 100
+	listen := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	ids := make(chan string, n)
 	for i := range n {
 		id := fmt.Sprintf("service_%03d", i)
-		e.Web(id, Def{"replicas": "1"})
+		e.Web(id, Def{"replicas": "1", "http": fmt.Sprintf("{port: 8080, listen: '%s', hosts: [%s.example.com]}", listen, strings.ReplaceAll(id, "_", "-"))})
 		ids <- id
 	}
 	close(ids)
@@ -39,13 +42,14 @@ func TestScale_100Services(t *testing.T) {
 	t.Logf("100 first deploys, 4 at a time: %s", time.Since(begun).Round(time.Millisecond))
 
 	for _, args := range [][]string{{"validate"}, {"service", "status"}, {"service", "list"}} {
-		best := time.Hour
+		var took []time.Duration
 		for range 3 {
-			best = min(best, e.Conductor(args...).Want(0).Took)
+			took = append(took, e.Conductor(args...).Want(0).Took)
 		}
-		t.Logf("conductor %v: %s", args, best.Round(time.Millisecond))
-		if best > time.Second {
-			t.Errorf("conductor %v takes %s with %d services", args, best, n)
+		slices.Sort(took)
+		t.Logf("conductor %v: median %s of %v", args, took[1].Round(time.Millisecond), took)
+		if took[1] > time.Second {
+			t.Errorf("conductor %v takes %s with %d services", args, took[1], n)
 		}
 	}
 	begun = time.Now()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,9 +43,18 @@ func clearAll(ctx context.Context, engine *image.Engine, namespace string) error
 	var errs []error
 	cs, err := engine.Containers(ctx, "conductor.namespace="+namespace)
 	errs = append(errs, err)
-	for _, c := range cs {
-		errs = append(errs, engine.RemoveContainer(ctx, c.ID))
+	removed := make([]error, len(cs))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 8) // some tests have a hundred
+	for i, c := range cs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			removed[i] = engine.RemoveContainer(ctx, c.ID)
+			<-slots
+		})
 	}
+	wg.Wait()
+	errs = append(errs, removed...)
 	ns, err := engine.Networks(ctx)
 	errs = append(errs, err)
 	for _, n := range ns {
