@@ -1,0 +1,97 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"conductor/test/image"
+)
+
+// Dockerd is a private Docker engine: to restart the machine's would disturb
+// whoever uses it.
+type Dockerd struct {
+	t      testing.TB
+	dir    string
+	Engine *image.Engine
+	cmd    *exec.Cmd
+	done   chan struct{}
+}
+
+// newDockerd starts an engine of its own below dir. It ends with the test.
+func newDockerd(t testing.TB, dir string) *Dockerd {
+	t.Helper()
+	must(t, os.MkdirAll(dir, 0o711))
+	d := &Dockerd{t: t, dir: dir, Engine: image.NewEngine(filepath.Join(dir, "docker.sock"))}
+	d.Start()
+	t.Cleanup(func() {
+		d.Stop()
+		if t.Failed() {
+			t.Logf("dockerd wrote:\n%s", indent(tail(d.log(), 30)))
+		}
+	})
+	return d
+}
+
+// Start starts it and returns once it answers.
+func (d *Dockerd) Start() {
+	d.t.Helper()
+	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	must(d.t, err)
+	defer log.Close()
+	// Its rules would go into the chains of the machine's engine, which it
+	// empties when it starts; from this host a bridge is reached without any.
+	cmd := exec.Command("dockerd",
+		"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"),
+		"--pidfile", filepath.Join(d.dir, "docker.pid"), "-H", "unix://"+d.Engine.Socket,
+		"--config-file", filepath.Join(d.dir, "none.json"),
+		"--containerd-namespace", filepath.Base(filepath.Dir(d.dir)), "--containerd-plugins-namespace", filepath.Base(filepath.Dir(d.dir))+"-plugins",
+		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--userland-proxy=false")
+	must(d.t, os.WriteFile(filepath.Join(d.dir, "none.json"), []byte("{}"), 0o644))
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	must(d.t, cmd.Start())
+	done := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(done)
+	}()
+	d.cmd, d.done = cmd, done
+	eventually(d.t, 30*time.Second, "the private dockerd answers", func() bool {
+		select {
+		case <-done:
+			d.t.Fatalf("dockerd ended:\n%s", indent(tail(d.log(), 30)))
+		default:
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return d.Engine.Ping(ctx) == nil
+	})
+}
+
+// Stop ends it as systemd does; its containers end with it.
+func (d *Dockerd) Stop() {
+	if d.cmd == nil {
+		return
+	}
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.done:
+	case <-time.After(30 * time.Second):
+		d.t.Errorf("dockerd does not end:\n%s", indent(tail(d.log(), 30)))
+		d.cmd.Process.Kill()
+		<-d.done
+	}
+	d.cmd = nil
+}
+
+func (d *Dockerd) log() string {
+	b, _ := os.ReadFile(filepath.Join(d.dir, "log"))
+	return string(b)
+}
