@@ -47,8 +47,8 @@ func TestBadRelease_ThatEndsIsGivenUpAtOnce(t *testing.T) {
 			t.Parallel()
 			b.test(t, func(e *Env, r Run, ended time.Time) {
 				died := e.lastDeath(r.Find("created").Time)
-				if died.IsZero() { // it never began to run
-					died = r.Find("created").Time
+				if died.IsZero() { // it never ran: the engine refused its start
+					died = r.Find("failed").Time
 				}
 				took := ended.Sub(died)
 				if took > time.Second {
