@@ -138,7 +138,7 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 	for n := range is {
 		i := &is[n]
 		at := place{i.Name, i.Addr}
-		i.Served = inProxy[at] || !px.Known && has
+		i.Served = inProxy[at] || !px.Known && inFile[at]
 		switch {
 		case !px.Known && !has:
 			i.Route = plan.Out // there never was a route

@@ -31,6 +31,8 @@ func (p *planner) slot(g group, slot int, trial bool) {
 	for _, i := range is {
 		switch {
 		case !i.Live() || ok && i.Name == best.Name:
+		case p.leaving[i.Name]:
+			p.wait(i.Name + " is on its way out")
 		case ok:
 			// The one that serves has won; but a routed one goes only
 			// after the winner is proved to serve.
@@ -83,7 +85,7 @@ func (p *planner) create(g group, slot int, is []Instance, sick, trial bool) {
 		return // the candidate is what comes next
 	}
 	for _, i := range is {
-		if i.Running() && !i.Sick(p.policy.Health) {
+		if i.Running() && (p.leaving[i.Name] || !i.Sick(p.policy.Health)) {
 			return // on its way out, and it has to be out first
 		}
 	}

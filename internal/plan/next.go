@@ -17,7 +17,7 @@ func Next(in Input) Output {
 	if !in.Goal.Running && in.Goal.Changes() {
 		in.Goal.Candidate = nil
 	}
-	p := &planner{Input: in, policy: in.Goal.Policy, busy: map[string]bool{}, doing: map[Kind]bool{}}
+	p := &planner{Input: in, policy: in.Goal.Policy, busy: map[string]bool{}, leaving: map[string]bool{}, doing: map[Kind]bool{}}
 	if c := in.Goal.Candidate; c != nil {
 		p.policy = c.Policy
 	}
@@ -25,6 +25,7 @@ func Next(in Input) Output {
 		p.doing[s.Do] = true
 		if s.Instance != "" {
 			p.busy[s.Instance] = true
+			p.leaving[s.Instance] = s.Do == Stop || s.Do == Remove
 		}
 	}
 	p.sort()
@@ -48,8 +49,11 @@ type planner struct {
 	Input
 	policy spec.Policy     // the candidate's while there is one
 	busy   map[string]bool // instances with a step in flight
-	doing  map[Kind]bool
-	out    Output
+	// leaving are those that are being stopped or removed: they may run for a
+	// while yet, and serve no more.
+	leaving map[string]bool
+	doing   map[Kind]bool
+	out     Output
 
 	goal    group      // instances of the release and epoch that should run
 	serving group      // with a candidate: those of the current release
@@ -302,7 +306,7 @@ func (p *planner) ready() bool {
 // one that is not, then the newest.
 func (p *planner) best(slot []Instance) (b Instance, ok bool) {
 	for _, i := range slot {
-		if i.Serves(p.policy.Health) && (!ok || i.Route == In || b.Route != In) {
+		if i.Serves(p.policy.Health) && !p.leaving[i.Name] && (!ok || i.Route == In || b.Route != In) {
 			b, ok = i, true
 		}
 	}
@@ -357,18 +361,18 @@ func (p *planner) targets() desired {
 		// The last ones that are routed stay, sick as they are, until
 		// something better is there: a bad answer can be better than none.
 		for _, i := range p.Instances {
-			if i.Routed() && i.State == engine.Running && !p.makesWay(i) && p.ours(i) {
+			if i.Routed() && i.State == engine.Running && !p.leaving[i.Name] && !p.makesWay(i) && p.ours(i) {
 				is = append(is, i)
 			}
 		}
 	}
 	for _, i := range p.Instances {
-		if len(is) == 0 && i.unasked(p.policy.Health) && p.ours(i) && !p.makesWay(i) {
+		if len(is) == 0 && i.unasked(p.policy.Health, p.Now) && p.ours(i) && !p.makesWay(i) {
 			want.unsure = i.Name
 		}
 	}
 	for _, i := range is {
-		if !p.Proxy.Known && i.unasked(p.policy.Health) {
+		if !p.Proxy.Known && i.unasked(p.policy.Health, p.Now) {
 			want.unsure = i.Name
 		}
 		want.targets = append(want.targets, proxy.Target{Instance: i.Name, Addr: i.Addr, Weight: 1})

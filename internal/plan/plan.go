@@ -218,7 +218,7 @@ func Prefix(namespace, service string) string {
 // Sick: enough probes in a row have failed. An instance that never was well is
 // failed by its start timeout, not by this.
 func (i Instance) Sick(h spec.Health) bool {
-	return i.Running() && !i.Well && (i.EverWell || i.Route != Out) && i.Asked && i.Failures >= max(h.UnhealthyAfter, 1)
+	return i.Running() && !i.Well && (i.EverWell || i.Routed()) && i.Asked && i.Failures >= max(h.UnhealthyAfter, 1)
 }
 
 // Running: its process runs, as far as the engine knows.
@@ -241,14 +241,14 @@ func (i Instance) Serves(h spec.Health) bool {
 func (i Instance) Routed() bool { return i.Route == In || i.Route == Unproved && i.Served }
 
 // unasked: it is not known whether it is well, and will soon be.
-func (i Instance) unasked(h spec.Health) bool {
-	return i.State == engine.Running && i.Route == Unproved && !i.Well && !i.Sick(h)
+func (i Instance) unasked(h spec.Health, now time.Time) bool {
+	return i.State == engine.Running && i.Route == Unproved && !i.Well && !i.Sick(h) && !i.Late(h, now)
 }
 
 // Late: it never was well, and its start timeout is over. To a process that has
 // just begun, an instance that has served for days never was well: so it is
 // asked first, as often as one that is well would be.
 func (i Instance) Late(h spec.Health, now time.Time) bool {
-	return i.Running() && !i.Well && !i.EverWell && i.Route == Out && i.Asked && i.Failures >= max(h.UnhealthyAfter, 1) &&
+	return i.Running() && !i.Well && !i.EverWell && !i.Routed() && i.Asked && i.Failures >= max(h.UnhealthyAfter, 1) &&
 		!now.Before(i.StartedAt.Add(h.StartTimeout.D()))
 }
