@@ -361,7 +361,7 @@ func (p *planner) targets() desired {
 		// The last ones that are routed stay, sick as they are, until
 		// something better is there: a bad answer can be better than none.
 		for _, i := range p.Instances {
-			if i.Routed() && i.State == engine.Running && !p.leaving[i.Name] && !p.makesWay(i) && p.ours(i) {
+			if i.Routed() && i.State == engine.Running && !p.leaving[i.Name] && !p.makesWay(i) && p.mayStay(i) {
 				is = append(is, i)
 			}
 		}
@@ -391,6 +391,12 @@ func (p *planner) prepared() bool {
 func (p *planner) makesWay(i Instance) bool {
 	return !p.Goal.Changes() && p.policy.Upgrade.Order == spec.StopFirst && i.Release == p.Goal.Current.Digest &&
 		(i.Epoch != p.Goal.Epoch || i.Sick(p.policy.Health)) && p.turn(i.Slot)
+}
+
+// mayStay: an instance of a release that was given up stays routed too while it
+// is the last one, unless what takes its place cannot start beside it.
+func (p *planner) mayStay(i Instance) bool {
+	return p.ours(i) || p.Goal.Current != nil && p.policy.Upgrade.Order != spec.StopFirst && p.Goal.Resume.IsZero()
 }
 
 // ours: of a release that the goal names.
