@@ -68,7 +68,7 @@ func TestBadRelease_ThatIsNotHealthyIsGivenUpAtStartTimeout(t *testing.T) {
 			words: []string{"connection refused", "listens on nothing"},
 		}, {
 			name: "another port", env: []string{"PORT=3000"},
-			words: []string{"connection refused", "listens on 0.0.0.0:3000", "set http.port: 3000"},
+			words: []string{"connection refused", "the container listens on ", ":3000: set http.port: 3000"},
 		}, {
 			name: "loopback only", env: []string{"LISTEN=127.0.0.1"},
 			words: []string{"connection refused", "listens on 127.0.0.1:8080 only", "bind 0.0.0.0"},
