@@ -31,7 +31,7 @@ type observer struct {
 
 	routes      state.Routes
 	routesKnown bool
-	mayRoute    bool // the proxy, or its file, had a route for the service at the last look
+	mayRoute    bool                 // the proxy, or its file, had a route for the service at the last look
 	outSince    map[string]time.Time // first seen proved out, where the file does not say
 	wasIn       map[string]time.Time // the start of the process that was in
 	inFlight    map[string]int
@@ -118,7 +118,7 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 	served, serves := seen.Targets[o.service]
 	px := plan.Proxy{Known: err == nil, Has: has || serves, Targets: served}
 	o.mayRoute = px.Has || !px.Known
-	if px.Known && seen.Routes && has && serves && slices.Equal(file.Targets, served) {
+	if px.Known && seen.Routes && !o.routes.Changing[o.service] && has && serves && slices.Equal(file.Targets, served) {
 		px.HTTP = &file.HTTP
 	}
 	// By name and address: where somebody has removed a container, the next one

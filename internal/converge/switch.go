@@ -38,7 +38,10 @@ func (a action) route(ctx context.Context) error {
 		return err
 	}
 	after := before
-	old, _ := before.Table.Route(a.service)
+	old, had := before.Table.Route(a.service)
+	if had && !a.step.Gone && !plan.SameRoute(old.HTTP, *a.step.HTTP) {
+		after.Changing = with(before.Changing, a.service, true)
+	}
 	if a.step.Gone {
 		after.Table = before.Table.Without(a.service)
 	} else {
@@ -54,11 +57,25 @@ func (a action) route(ctx context.Context) error {
 		return errors.Join(err, a.unput(err, before))
 	}
 	a.proved(in, out, change)
-	if len(out) > 0 {
+	if len(out) > 0 || after.Changing[a.service] {
 		after.Drains = a.drains(after.Drains, out)
+		after.Changing = with(after.Changing, a.service, false)
 		return a.Store.PutRoutes(after)
 	}
 	return nil
+}
+
+// with is the set with the service in it, or without.
+func with(old map[string]bool, service string, in bool) map[string]bool {
+	m := maps.Clone(old)
+	delete(m, service)
+	if in {
+		if m == nil {
+			m = map[string]bool{}
+		}
+		m[service] = true
+	}
+	return m
 }
 
 // unput takes the file back where the proxy has refused what it says.

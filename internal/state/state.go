@@ -33,6 +33,9 @@ type Routes struct {
 	// Drains are the instances that the proxy has proved to have let go, by
 	// container name, with the time of the proof.
 	Drains map[string]time.Time `json:"drains,omitempty"`
+	// Changing are the services whose route itself, not its targets alone, was
+	// written here and is not proved to have reached the proxy.
+	Changing map[string]bool `json:"changing,omitempty"`
 }
 
 // Operation is one run of a verb, as the history keeps it.
