@@ -285,7 +285,7 @@ func (p *planner) retire(i Instance, cause string, remove bool) {
 	if p.busy[i.Name] {
 		return
 	}
-	if i.Route != Out || i.Running() && !p.settledRoute() {
+	if i.Route != Out || p.coming[i.Name] || i.Running() && !p.settledRoute() {
 		return
 	}
 	step := Step{Do: Remove, Instance: i.Name, ID: i.ID, Revision: i.Revision, Slot: i.Slot, Cause: cause}

@@ -17,12 +17,13 @@ func Next(in Input) Output {
 	if !in.Goal.Running && in.Goal.Changes() {
 		in.Goal.Candidate = nil
 	}
-	p := &planner{Input: in, policy: in.Goal.Policy, busy: map[string]bool{}, leaving: map[string]bool{}, doing: map[Kind]bool{}}
+	p := &planner{Input: in, policy: in.Goal.Policy, busy: map[string]bool{}, leaving: map[string]bool{}, coming: map[string]bool{}, doing: map[Kind]bool{}}
 	if c := in.Goal.Candidate; c != nil {
 		p.policy = c.Policy
 	}
 	for _, s := range in.Doing {
 		p.doing[s.Do] = true
+		p.comes(s)
 		if s.Instance != "" {
 			p.busy[s.Instance] = true
 			p.leaving[s.Instance] = s.Do == Stop || s.Do == Remove
@@ -52,8 +53,11 @@ type planner struct {
 	// leaving are those that are being stopped or removed: they may run for a
 	// while yet, and serve no more.
 	leaving map[string]bool
-	doing   map[Kind]bool
-	out     Output
+	// coming are the targets of a switch in flight: they are about to be
+	// routed, although the last look says that they are out.
+	coming map[string]bool
+	doing  map[Kind]bool
+	out    Output
 
 	goal    group      // instances of the release and epoch that should run
 	serving group      // with a candidate: those of the current release
@@ -430,7 +434,14 @@ func (p *planner) step(s Step) {
 		p.busy[s.Instance] = true
 	}
 	p.doing[s.Do] = true
+	p.comes(s)
 	p.out.Steps = append(p.out.Steps, s)
+}
+
+func (p *planner) comes(s Step) {
+	for _, t := range s.Targets {
+		p.coming[t.Instance] = true
+	}
 }
 
 func count(n int, what string) string {
