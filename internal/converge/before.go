@@ -3,6 +3,7 @@ package converge
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -25,7 +26,7 @@ func (a action) before(ctx context.Context) (*goal.Goal, error) {
 		return nil, fmt.Errorf("run upgrade.before: %w", err)
 	}
 	a.step.ID = id
-	code, err := a.Engine.Wait(ctx, id)
+	code, err := a.wait(ctx, id)
 	if ctx.Err() != nil {
 		a.endBefore(c.Container.StopGracePeriod.D())
 		return nil, ctx.Err()
@@ -55,6 +56,19 @@ func (a action) before(ctx context.Context) (*goal.Goal, error) {
 		a.say(event.Warning, "", "the container of upgrade.before is left: "+err.Error())
 	}
 	return g, failure
+}
+
+// wait returns the exit code of a run, however long it takes. The engine is
+// asked anew every now and then: an answer can be lost.
+func (a action) wait(ctx context.Context, id string) (code int, err error) {
+	for {
+		slice, cancel := context.WithTimeout(ctx, callTimeout)
+		code, err = a.Engine.Wait(slice, id)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return code, err
+		}
+	}
 }
 
 // beginBefore finds the run, or creates and starts it.

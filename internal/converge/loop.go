@@ -2,7 +2,6 @@ package converge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -55,6 +54,7 @@ type loop struct {
 	abort    string
 	failure  error // why the candidate was given up
 	changed  bool
+	settled  bool // it ended with nothing left to do
 	outage   outage
 }
 
@@ -112,7 +112,9 @@ func (l *loop) run(ctx context.Context) error {
 		started := l.start(out.Steps, now)
 		if started == 0 && len(l.doing) == 0 && l.check == nil {
 			if out.Settled(in) {
-				return errors.Join(l.failure, l.sweepSecrets())
+				err := l.sweepSecrets()
+				l.settled = err == nil
+				return firstOf(l.failure, err)
 			}
 			if err := l.stuck(in, out); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"conductor/internal/engine"
 	"conductor/internal/event"
@@ -12,6 +13,10 @@ import (
 	"conductor/internal/proxy"
 	"conductor/internal/spec"
 )
+
+// secretsTimeout bounds the reading of all of a release's secrets, whose
+// commands may ask somebody far away.
+const secretsTimeout = 2 * time.Minute
 
 // resolve turns a revision into a release, once: from then on the image ID is
 // what runs, whatever becomes of the tag.
@@ -26,7 +31,9 @@ func (h *Host) resolve(ctx context.Context, s spec.Service, revision string) (go
 		return r, err
 	}
 	r.Image, r.Pulled = img.ID, pulled
-	m, err := h.Secrets.Read(ctx, s.Container)
+	reading, cancel := context.WithTimeout(ctx, secretsTimeout)
+	defer cancel()
+	m, err := h.Secrets.Read(reading, s.Container)
 	if err != nil {
 		return r, err
 	}

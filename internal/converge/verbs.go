@@ -312,7 +312,7 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 		err = firstOf(err, h.sweepBefore(context.WithoutCancel(ctx), l.goal))
 	}
 	h.untag(ctx, l.goal, append(was.Releases(), g.Releases()...))
-	if empty(l.goal) && len(l.obs.containers) == 0 && !l.obs.mayRoute {
+	if empty(l.goal) && l.settled && len(l.obs.containers) == 0 && !l.obs.mayRoute {
 		// A first deploy that did not work out: there is nothing to remember.
 		err = firstOf(err, h.Store.DeleteGoal(g.Service))
 	}
