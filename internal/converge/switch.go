@@ -49,15 +49,17 @@ func (a action) route(ctx context.Context) error {
 	}
 	in, out := changes(old.Targets, a.step.Targets)
 	after.Drains = a.drains(before.Drains, nil)
-	if err := a.Store.PutRoutes(after); err != nil {
-		return err
+	if !a.step.Gone { // a route that goes is in the file until it is proved to be gone
+		if err := a.Store.PutRoutes(after); err != nil {
+			return err
+		}
 	}
 	change, err := a.Proxy.Apply(ctx, after.Table)
 	if err != nil {
 		return errors.Join(err, a.unput(err, before))
 	}
 	a.proved(in, out, change)
-	if len(out) > 0 || after.Changing[a.service] {
+	if a.step.Gone || len(out) > 0 || after.Changing[a.service] {
 		after.Drains = a.drains(after.Drains, out)
 		after.Changing = with(after.Changing, a.service, false)
 		return a.Store.PutRoutes(after)
@@ -80,7 +82,7 @@ func with(old map[string]bool, service string, in bool) map[string]bool {
 
 // unput takes the file back where the proxy has refused what it says.
 func (a action) unput(err error, before state.Routes) error {
-	if !errors.Is(err, proxy.ErrRefused) {
+	if a.step.Gone || !errors.Is(err, proxy.ErrRefused) {
 		return nil // what the proxy serves is not known: the next observation tells
 	}
 	if err := a.Store.PutRoutes(before); err != nil {
