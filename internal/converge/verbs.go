@@ -279,6 +279,10 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 	if err := change(ctx, &req); err != nil {
 		return out, err
 	}
+	if never(req.Goal) {
+		out.Note = "nothing to do"
+		return out, nil
+	}
 	l, err := h.pursue(ctx, was, req)
 	out.Changed = l.changed || !reflect.DeepEqual(was, req.Goal)
 	h.describe(&out, l, was)
