@@ -313,7 +313,9 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 	err := l.run(ctx)
 	if was.Candidate != nil || g.Candidate != nil && len(g.Candidate.Policy.Upgrade.Before) > 0 || len(g.Policy.Upgrade.Before) > 0 {
 		// One that is done stays where its removal failed, or a process died.
-		err = firstOf(err, h.sweepBefore(context.WithoutCancel(ctx), l.goal))
+		if left := h.sweepBefore(context.WithoutCancel(ctx), l.goal); left != nil {
+			l.settled, err = false, firstOf(err, left)
+		}
 	}
 	h.untag(ctx, l.goal, append(was.Releases(), g.Releases()...))
 	if empty(l.goal) && l.settled && len(l.obs.containers) == 0 && !l.obs.mayRoute {
