@@ -1,0 +1,489 @@
+package converge
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"conductor/internal/engine"
+	"conductor/internal/fault"
+	"conductor/internal/goal"
+	"conductor/internal/proxy"
+	"conductor/internal/secret"
+	"conductor/internal/spec"
+	"conductor/internal/state"
+	"conductor/internal/state/statetest"
+)
+
+// process is one run of the program: one command.
+type process struct {
+	sim    *sim
+	n      int
+	a      act
+	store  *statetest.Memory
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	life   context.Context // ends when it is killed
+	kill   context.CancelFunc
+	dead   bool
+	done   bool
+	err    error
+	outs   []Outcome
+	began  time.Time
+	ended  time.Time // or killed
+	listed time.Time // its last look at the containers
+	before before
+	judged bool
+}
+
+// call is a call of a port that waits for the driver's word.
+type call struct {
+	p       *process
+	op, arg string
+	seq     int
+	ctx     context.Context
+	answer  chan verdict
+	inner   func(context.Context) error
+	preset  string // what befalls it, decided already
+	hangs   bool
+	table   proxy.Table // Apply
+	goal    *goal.Goal  // PutGoal
+}
+
+// verdict is what becomes of a call.
+type verdict struct {
+	effect bool
+	err    error // returned, instead of the answer
+	hang   bool
+}
+
+func (c *call) String() string { return fmt.Sprintf("%d %s %s", c.p.n, c.op, c.arg) }
+
+// park keeps the call until the driver says what becomes of it.
+func (p *process) park(c *call) error {
+	s := p.sim
+	c.p, c.answer = p, make(chan verdict, 1)
+	s.mu.Lock()
+	if p.dead {
+		s.mu.Unlock()
+		return errDead
+	}
+	if isEngine(c.op) && time.Now().Before(s.engineDown) {
+		s.mu.Unlock()
+		return engine.ErrUnreachable
+	}
+	s.seq++
+	c.seq = s.seq
+	s.parked = append(s.parked, c)
+	s.mu.Unlock()
+	s.ring()
+	var v verdict
+	select {
+	case v = <-c.answer:
+	case <-p.life.Done():
+		return errDead
+	case <-c.ctx.Done():
+		s.withdraw(c)
+		return p.late(c)
+	}
+	var err error
+	if v.effect {
+		ctx, stop := p.with(c.ctx)
+		err = c.inner(ctx)
+		stop()
+		s.mu.Lock()
+		if p.dead {
+			err = errDead
+		}
+		s.mu.Unlock()
+	}
+	if v.hang {
+		select {
+		case <-p.life.Done():
+			return errDead
+		case <-c.ctx.Done():
+			return p.late(c)
+		}
+	}
+	if v.err != nil {
+		return fmt.Errorf("%s %s: %w", c.op, c.arg, v.err)
+	}
+	return err
+}
+
+func (p *process) late(c *call) error {
+	select {
+	case <-p.life.Done():
+		return errDead
+	default:
+		return fmt.Errorf("%s %s: %w", c.op, c.arg, c.ctx.Err())
+	}
+}
+
+// with returns a context that ends with the process too.
+func (p *process) with(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(p.life, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// pass lets a call through, unless trouble waits for it.
+func (p *process) pass(ctx context.Context, op, arg string, inner func(context.Context) error) error {
+	s := p.sim
+	s.mu.Lock()
+	if p.dead {
+		s.mu.Unlock()
+		return errDead
+	}
+	if isEngine(op) && time.Now().Before(s.engineDown) {
+		s.mu.Unlock()
+		return engine.ErrUnreachable
+	}
+	if s.reads++; s.reads > 100_000 { // and the driver has not had its turn since
+		s.violateLocked(0, "%s is asked for ever, and no time passes", op)
+		p.dead = true
+		s.mu.Unlock()
+		return errDead
+	}
+	t, ok := s.armed[op]
+	delete(s.armed, op)
+	s.mu.Unlock()
+	if !ok {
+		return inner(ctx)
+	}
+	_, what, _ := t.onRead()
+	return p.park(&call{op: op, arg: arg, ctx: ctx, inner: inner, preset: what})
+}
+
+func isEngine(op string) bool {
+	switch op {
+	case "Apply", "Observe", "Check", "PutGoal", "PutRoutes", "DeleteGoal", "Routes", "Goal", "Goals", "Address", "Read", "Place", "Clear", "Sweep":
+		return false
+	}
+	return true
+}
+
+func isProxy(op string) bool { return op == "Apply" || op == "Observe" || op == "Check" }
+
+// simEngine is the engine as a process sees it.
+type simEngine struct{ *process }
+
+func (e simEngine) Info(ctx context.Context) (out engine.Info, err error) {
+	err = e.pass(ctx, "Info", "", func(ctx context.Context) error { out, err = e.sim.eng.Info(ctx); return err })
+	return out, err
+}
+
+func (e simEngine) Image(ctx context.Context, ref string) (out engine.Image, err error) {
+	err = e.pass(ctx, "Image", ref, func(ctx context.Context) error { out, err = e.sim.eng.Image(ctx, ref); return err })
+	return out, err
+}
+
+func (e simEngine) Pull(ctx context.Context, ref string) (out engine.Image, err error) {
+	err = e.pass(ctx, "Pull", ref, func(ctx context.Context) error { out, err = e.sim.eng.Pull(ctx, ref); return err })
+	return out, err
+}
+
+func (e simEngine) Tag(ctx context.Context, image, ref string) error {
+	return e.pass(ctx, "Tag", ref, func(ctx context.Context) error { return e.sim.eng.Tag(ctx, image, ref) })
+}
+
+func (e simEngine) Untag(ctx context.Context, ref string) error {
+	return e.pass(ctx, "Untag", ref, func(ctx context.Context) error { return e.sim.eng.Untag(ctx, ref) })
+}
+
+func (e simEngine) Tags(ctx context.Context, prefix string) (out []string, err error) {
+	err = e.pass(ctx, "Tags", prefix, func(ctx context.Context) error { out, err = e.sim.eng.Tags(ctx, prefix); return err })
+	return out, err
+}
+
+func (e simEngine) Network(ctx context.Context, name string, subnet netip.Prefix, labels map[string]string) (out engine.Network, err error) {
+	err = e.pass(ctx, "Network", name, func(ctx context.Context) error {
+		out, err = e.sim.eng.Network(ctx, name, subnet, labels)
+		return err
+	})
+	return out, err
+}
+
+func (e simEngine) List(ctx context.Context, labels map[string]string) (out []engine.Container, err error) {
+	err = e.pass(ctx, "List", labels[LabelService], func(ctx context.Context) error {
+		out, err = e.sim.eng.List(ctx, labels)
+		if err == nil {
+			e.sim.mu.Lock()
+			e.listed = time.Now()
+			e.sim.mu.Unlock()
+		}
+		return err
+	})
+	return out, err
+}
+
+func (e simEngine) Inspect(ctx context.Context, id string) (out engine.Container, err error) {
+	err = e.pass(ctx, "Inspect", id, func(ctx context.Context) error {
+		out, err = e.sim.eng.Inspect(ctx, id)
+		out.PID = 0 // nobody is to look it up on the machine that runs the test
+		return err
+	})
+	return out, err
+}
+
+func (e simEngine) Create(ctx context.Context, c engine.Create) (id string, err error) {
+	err = e.park(&call{op: "Create", arg: c.Name, ctx: ctx, inner: func(ctx context.Context) error {
+		if id, err = e.sim.eng.Create(ctx, c); err == nil {
+			e.sim.created(id, c, ctx == context.Background())
+		}
+		return err
+	}})
+	return id, err
+}
+
+func (e simEngine) Start(ctx context.Context, id string) error {
+	return e.park(&call{op: "Start", arg: id, ctx: ctx, inner: func(ctx context.Context) error {
+		before, _ := e.sim.eng.Inspect(ctx, id)
+		err := e.sim.eng.Start(ctx, id)
+		if err == nil && before.State != engine.Running {
+			e.sim.mu.Lock()
+			i := e.sim.insts[before.ID]
+			e.sim.mu.Unlock()
+			e.sim.started(i)
+		}
+		return err
+	}})
+}
+
+func (e simEngine) Stop(ctx context.Context, id string, grace time.Duration) error {
+	return e.park(&call{op: "Stop", arg: id, ctx: ctx, inner: func(ctx context.Context) error {
+		e.sim.mu.Lock()
+		if i := e.sim.find(id); i != nil && i.running {
+			i.stopped, i.stoppedBy, i.wasWell = true, e.process, e.sim.well(i)
+		}
+		e.sim.mu.Unlock()
+		return e.sim.eng.Stop(ctx, id, grace)
+	}})
+}
+
+func (e simEngine) Kill(ctx context.Context, id, signal string) error {
+	return e.park(&call{op: "Kill", arg: id, ctx: ctx, inner: func(ctx context.Context) error { return e.sim.eng.Kill(ctx, id, signal) }})
+}
+
+func (e simEngine) Remove(ctx context.Context, id string) error {
+	return e.park(&call{op: "Remove", arg: id, ctx: ctx, inner: func(ctx context.Context) error { return e.sim.eng.Remove(ctx, id) }})
+}
+
+func (e simEngine) Logs(ctx context.Context, id string, o engine.LogOptions, stdout, stderr io.Writer) error {
+	return e.pass(ctx, "Logs", id, func(ctx context.Context) error { return e.sim.eng.Logs(ctx, id, o, stdout, stderr) })
+}
+
+func (e simEngine) Exec(ctx context.Context, id string, x engine.Exec) (code int, err error) {
+	err = e.pass(ctx, "Exec", id, func(ctx context.Context) error { code, err = e.sim.eng.Exec(ctx, id, x); return err })
+	return code, err
+}
+
+func (e simEngine) Wait(ctx context.Context, id string) (code int, err error) {
+	err = e.park(&call{op: "Wait", arg: id, ctx: ctx, inner: func(ctx context.Context) error { code, err = e.sim.eng.Wait(ctx, id); return err }})
+	return code, err
+}
+
+// Events come a little after what they tell of.
+func (e simEngine) Events(ctx context.Context, labels map[string]string, ready func(), f func(engine.Event)) error {
+	ctx, stop := e.with(ctx)
+	defer stop()
+	return e.pass(ctx, "Events", labels[LabelService], func(ctx context.Context) error {
+		return e.sim.eng.Events(ctx, labels, ready, func(ev engine.Event) {
+			s := e.sim
+			s.mu.Lock()
+			s.events++
+			d := s.jitter("event", ev.Action, ev.Name, strconv.Itoa(e.n), strconv.Itoa(s.events))
+			s.mu.Unlock()
+			select {
+			case <-time.After(d):
+				f(ev)
+			case <-ctx.Done():
+			}
+		})
+	})
+}
+
+// simProxy is the proxy as a process sees it.
+type simProxy struct{ *process }
+
+func (x simProxy) fake() proxy.Proxy {
+	x.sim.mu.Lock()
+	defer x.sim.mu.Unlock()
+	return x.sim.px
+}
+
+func (x simProxy) Check(ctx context.Context, t proxy.Table) error {
+	return x.pass(ctx, "Check", "", func(ctx context.Context) error { return x.fake().Check(ctx, t) })
+}
+
+func (x simProxy) Apply(ctx context.Context, t proxy.Table) (out proxy.Change, err error) {
+	err = x.park(&call{op: "Apply", arg: tableWords(t), ctx: ctx, table: t, inner: func(ctx context.Context) error {
+		out, err = x.fake().Apply(ctx, t)
+		return err
+	}})
+	return out, err
+}
+
+func (x simProxy) Observe(ctx context.Context) (out proxy.Observed, err error) {
+	err = x.pass(ctx, "Observe", "", func(ctx context.Context) error { out, err = x.fake().Observe(ctx); return err })
+	return out, err
+}
+
+// simStore is the disk as a process sees it.
+type simStore struct{ *process }
+
+func (d simStore) Lock(ctx context.Context, service string, h state.Holder) (func(), error) {
+	return d.store.Lock(ctx, service, h)
+}
+
+func (d simStore) LockProxy(ctx context.Context) (func(), error) {
+	ctx, stop := d.with(ctx)
+	defer stop()
+	return d.store.LockProxy(ctx)
+}
+
+func (d simStore) Goal(service string) (g goal.Goal, ok bool, err error) {
+	err = d.pass(context.Background(), "Goal", service, func(context.Context) error { g, ok, err = d.store.Goal(service); return err })
+	return g, ok, err
+}
+
+func (d simStore) Goals() (gs []goal.Goal, err error) {
+	err = d.pass(context.Background(), "Goals", "", func(context.Context) error { gs, err = d.store.Goals(); return err })
+	return gs, err
+}
+
+func (d simStore) PutGoal(g goal.Goal) error {
+	return d.park(&call{op: "PutGoal", arg: goalWords(g), ctx: context.Background(), goal: &g,
+		inner: func(context.Context) error { return d.store.PutGoal(g) }})
+}
+
+func (d simStore) DeleteGoal(service string) error {
+	return d.park(&call{op: "DeleteGoal", arg: service, ctx: context.Background(),
+		inner: func(context.Context) error { return d.store.DeleteGoal(service) }})
+}
+
+func (d simStore) Routes() (r state.Routes, err error) {
+	err = d.pass(context.Background(), "Routes", "", func(context.Context) error { r, err = d.store.Routes(); return err })
+	return r, err
+}
+
+func (d simStore) PutRoutes(r state.Routes) error {
+	return d.park(&call{op: "PutRoutes", arg: tableWords(r.Table), ctx: context.Background(),
+		inner: func(context.Context) error { return d.store.PutRoutes(r) }})
+}
+
+func (d simStore) Address(ctx context.Context, subnet netip.Prefix, used map[netip.Addr]bool) (a netip.Addr, err error) {
+	err = d.pass(ctx, "Address", "", func(ctx context.Context) error { a, err = d.store.Address(ctx, subnet, used); return err })
+	return a, err
+}
+
+// simSecrets are secrets as a process sees them.
+type simSecrets struct{ *process }
+
+func (x simSecrets) Read(ctx context.Context, c spec.Container) (m secret.Material, err error) {
+	err = x.pass(ctx, "Read", "", func(context.Context) error {
+		m.Sum = sha256.Sum256([]byte(c.Image))
+		return nil
+	})
+	return m, err
+}
+
+func (x simSecrets) Place(instance string, _ map[string][]byte) (map[string]string, error) {
+	return nil, x.pass(context.Background(), "Place", instance, func(context.Context) error {
+		x.sim.mu.Lock()
+		defer x.sim.mu.Unlock()
+		x.sim.placed[instance] = true
+		return nil
+	})
+}
+
+func (x simSecrets) Clear(instance string) error {
+	return x.pass(context.Background(), "Clear", instance, func(context.Context) error {
+		x.sim.mu.Lock()
+		defer x.sim.mu.Unlock()
+		delete(x.sim.placed, instance)
+		return nil
+	})
+}
+
+func (x simSecrets) Sweep(prefix string, keep func(string) bool) error {
+	return x.pass(context.Background(), "Sweep", prefix, func(context.Context) error {
+		x.sim.mu.Lock()
+		defer x.sim.mu.Unlock()
+		for n := range x.sim.placed {
+			if strings.HasPrefix(n, prefix) && !keep(n) {
+				delete(x.sim.placed, n)
+			}
+		}
+		return nil
+	})
+}
+
+// find finds a container by ID or name. s.mu is held.
+func (s *sim) find(id string) *inst {
+	if i := s.insts[id]; i != nil {
+		return i
+	}
+	if i := s.byName[id]; i != nil && !i.removed {
+		return i
+	}
+	return nil
+}
+
+func tableWords(t proxy.Table) string {
+	w := ""
+	for _, r := range t.Routes {
+		w += r.Service + "["
+		for n, t := range r.Targets {
+			if n > 0 {
+				w += " "
+			}
+			w += t.Instance
+		}
+		w += "] "
+	}
+	return w
+}
+
+func goalWords(g goal.Goal) string {
+	w := g.Service
+	if g.Running {
+		w += " running"
+	}
+	if g.Removing {
+		w += " removing"
+	}
+	if g.Current != nil {
+		w += " current " + g.Current.Revision
+	}
+	if g.Candidate != nil {
+		w += " candidate " + g.Candidate.Revision
+	}
+	if g.Replicas != nil {
+		w += fmt.Sprintf(" replicas %d", *g.Replicas)
+	}
+	return w + fmt.Sprintf(" epoch %d", g.Epoch)
+}
+
+// errorFor is the error of a call to which something happens.
+func errorFor(op, what string) error {
+	switch {
+	case what == "hard" && (op == "PutGoal" || op == "PutRoutes" || op == "DeleteGoal" || op == "Place" || op == "Clear" || op == "Read" || op == "Address" || op == "Create"):
+		return fault.New(fault.ErrHost, "", "no space left on device")
+	case what == "hard" && isEngine(op):
+		return errors.New("Error response from daemon: internal error")
+	case isProxy(op) && (what == "hard" || what == "refuse"):
+		return fault.New(fault.ErrProxyRefused, "", "%w: unknown directive", proxy.ErrRefused)
+	case isProxy(op):
+		return fault.New(fault.ErrUnreachable, "", "%w", proxy.ErrUnreachable)
+	case isEngine(op):
+		return fault.New(fault.ErrUnreachable, "", "%w", engine.ErrUnreachable)
+	}
+	return fault.New(fault.ErrHost, "", "input/output error")
+}
