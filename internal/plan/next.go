@@ -400,7 +400,7 @@ func (p *planner) makesWay(i Instance) bool {
 // mayStay: an instance of a release that was given up stays routed too while it
 // is the last one, unless what takes its place cannot start beside it.
 func (p *planner) mayStay(i Instance) bool {
-	return p.ours(i) || p.Goal.Current != nil && p.policy.Upgrade.Order != spec.StopFirst && p.Goal.Resume.IsZero()
+	return p.ours(i) || p.policy.Upgrade.Order != spec.StopFirst && p.Goal.Resume.IsZero()
 }
 
 // ours: of a release that the goal names.
