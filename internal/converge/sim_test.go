@@ -39,7 +39,7 @@ func play(t *testing.T, h history, next func(plan.Input) plan.Output, verbose bo
 }
 
 // TestSimulation runs random histories of commands, faults and deaths, and
-// checks the invariants of DESIGN.md after every step. A history that breaks
+// checks the invariants of docs/ARCHITECTURE.md after every step. A history that breaks
 // one is shrunk and printed, and can be run again with -seed.
 func TestSimulation(t *testing.T) {
 	if *simSeed != 0 {

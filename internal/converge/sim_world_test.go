@@ -71,7 +71,7 @@ type sim struct {
 
 // violation is an invariant that does not hold.
 type violation struct {
-	invariant int // as DESIGN.md numbers them; 0: a command does not come to its end, or not to the right one
+	invariant int // as docs/ARCHITECTURE.md numbers them; 0: a command does not come to its end, or not to the right one
 	text      string
 	kind      string // the text without what it is about
 }
