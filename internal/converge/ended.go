@@ -77,6 +77,9 @@ func (l *loop) succeeded(s plan.Step) {
 		l.refused = slices.DeleteFunc(l.refused, func(r plan.Refusal) bool { return r.Release == s.Release && r.Slot == s.Slot })
 	case plan.Start:
 		l.made[s.Instance] = true
+	case plan.Drop:
+		// The way back to what served is another switch than the one that failed.
+		delete(l.held, plan.Step{Do: plan.Route}.Key())
 	case plan.Commit:
 		l.failure = nil // too late to be given up: it is finished
 	case plan.Route:

@@ -44,7 +44,7 @@ func TestBadRelease_ThatEndsIsGivenUpAtOnce(t *testing.T) {
 		},
 	} {
 		t.Run(b.name, func(t *testing.T) {
-			t.Parallel()
+			// Not beside others: it measures how long something takes.
 			b.test(t, func(e *Env, r Run, ended time.Time) {
 				died := e.lastDeath(r.Find("created").Time)
 				if died.IsZero() { // it never ran: the engine refused its start
@@ -81,7 +81,7 @@ func TestBadRelease_ThatIsNotHealthyIsGivenUpAtStartTimeout(t *testing.T) {
 		},
 	} {
 		t.Run(b.name, func(t *testing.T) {
-			t.Parallel()
+			// Not beside others: it measures how long something takes.
 			b.test(t, func(_ *Env, r Run, ended time.Time) {
 				took := ended.Sub(r.Find("started").Time)
 				if took < startTimeout-50*time.Millisecond || took > startTimeout+time.Second {

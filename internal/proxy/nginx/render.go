@@ -79,11 +79,18 @@ var believedHeaders = []believed{
 	{"X-Forwarded-Ssl", "x_forwarded_ssl"},
 }
 
+// longestName is the longest namespace that names can have in them.
+const longestName = 20
+
 // name is the namespace as nginx can have it in the name of a variable. Two
-// namespaces never have one name: - becomes __, and a namespace has no two in a row.
+// namespaces never have one name: - becomes __, and a namespace has no two in a
+// row. A long one is summed: nginx's table of variables takes no long names.
 func name(namespace string) string {
 	if namespace == "conductor" {
 		return namespace
+	}
+	if len(namespace) > longestName {
+		return fmt.Sprintf("conductor_%.6x", sha256.Sum256([]byte(namespace)))
 	}
 	return "conductor__" + strings.ReplaceAll(namespace, "-", "__")
 }
