@@ -149,25 +149,29 @@ func (a action) create(ctx context.Context) error {
 		return err
 	}
 	c.Env = m.Env
-	if c.Network, c.Address, err = a.address(ctx); err != nil {
-		return err
-	}
 	if c.Files, err = a.Secrets.Place(c.Name, m.Files); err != nil {
 		return err
 	}
-	id, err := a.Engine.Create(ctx, c)
-	if errors.Is(err, engine.ErrConflict) {
-		id, err = a.adopt(ctx, c)
-	}
-	if err != nil {
+	if a.step.ID, err = a.make(ctx, &c); err != nil {
 		if !transient(err) { // no container came of it by whose removal the files would go
 			err = errors.Join(err, a.Secrets.Clear(c.Name))
 		}
 		return err
 	}
-	a.step.ID = id
 	a.say(event.Created, a.step.Cause, c.Address.String())
 	return nil
+}
+
+// make creates the container at the next address.
+func (a action) make(ctx context.Context, c *engine.Create) (id string, err error) {
+	if c.Network, c.Address, err = a.address(ctx); err != nil {
+		return "", err
+	}
+	id, err = a.Engine.Create(ctx, *c)
+	if errors.Is(err, engine.ErrConflict) {
+		return a.adopt(ctx, *c)
+	}
+	return id, err
 }
 
 // adopt takes a container whose create was answered by nobody: the name is a
