@@ -34,12 +34,14 @@ type observer struct {
 	mayRoute    bool                 // the proxy, or its file, had a route for the service at the last look
 	outSince    map[string]time.Time // first seen proved out, where the file does not say
 	wasIn       map[string]time.Time // the start of the process that was in
+	servedAt    map[string]time.Time // when the proxy was last seen to serve it
 	inFlight    map[string]int
+	idle        map[string]bool // it is out, and was seen to have nothing in flight
 }
 
 func newObserver(h *Host, service string) *observer {
 	return &observer{h: h, service: service, containers: map[string]engine.Container{},
-		stale: map[string]bool{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, inFlight: map[string]int{}}
+		stale: map[string]bool{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, servedAt: map[string]time.Time{}, inFlight: map[string]int{}, idle: map[string]bool{}}
 }
 
 // changed makes the next observation look at the container again; "" lists anew.
@@ -149,28 +151,50 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 		default:
 			i.Route = plan.Out
 		}
-		i.InFlight = seen.InFlight[i.Addr]
-		o.inFlight[i.Name] = i.InFlight
-		if i.Route != plan.Out {
-			o.wasIn[i.Name] = i.StartedAt
-			delete(o.outSince, i.Name)
+		if px.Known {
+			o.inFlight[i.Name] = seen.InFlight[i.Addr]
+		}
+		if i.Route == plan.Out {
+			o.out(i, px.Known, now)
 			continue
 		}
-		if t, ok := o.drain(*i); ok {
-			i.OutSince = t
-			continue
+		i.InFlight = o.inFlight[i.Name]
+		o.wasIn[i.Name] = i.StartedAt
+		delete(o.outSince, i.Name)
+		delete(o.idle, i.Name)
+		if inProxy[at] {
+			o.servedAt[i.Name] = now
 		}
-		if in, ok := o.wasIn[i.Name]; ok && i.StartedAt.After(in) {
-			delete(o.wasIn, i.Name) // another process of the same container
-			delete(o.outSince, i.Name)
-		}
-		_, wasIn := o.wasIn[i.Name]
-		if _, ok := o.outSince[i.Name]; !ok && (wasIn || i.InFlight > 0) {
-			o.outSince[i.Name] = now
-		}
-		i.OutSince = o.outSince[i.Name]
 	}
 	return px, nil
+}
+
+// out fills in since when an instance is out, and what it still has in flight.
+// A proxy that is silent may have requests in flight, unless it was seen that
+// there are none.
+func (o *observer) out(i *plan.Instance, known bool, now time.Time) {
+	if in, ok := o.wasIn[i.Name]; ok && i.StartedAt.After(in) {
+		delete(o.wasIn, i.Name) // another process of the same container
+		delete(o.outSince, i.Name)
+		delete(o.idle, i.Name)
+		delete(o.inFlight, i.Name)
+	}
+	t, noted := o.drain(*i)
+	if !noted {
+		_, wasIn := o.wasIn[i.Name]
+		if _, ok := o.outSince[i.Name]; !ok && (wasIn || o.inFlight[i.Name] > 0) {
+			o.outSince[i.Name] = now
+		}
+		t = o.outSince[i.Name]
+	}
+	i.OutSince = t
+	switch {
+	case known:
+		o.idle[i.Name] = o.inFlight[i.Name] == 0
+	case !t.IsZero() && !o.idle[i.Name]:
+		o.inFlight[i.Name] = max(o.inFlight[i.Name], 1)
+	}
+	i.InFlight = o.inFlight[i.Name]
 }
 
 // draining says since when an instance is proved out, and what it still has in
@@ -186,7 +210,7 @@ func (o *observer) draining(i plan.Instance) (since time.Time, inFlight int) {
 // a note from before the instance's start is of another one.
 func (o *observer) drain(i plan.Instance) (time.Time, bool) {
 	t, ok := o.routes.Drains[i.Name]
-	return t, ok && !t.Before(i.StartedAt)
+	return t, ok && !t.Before(i.StartedAt) && !t.Before(o.servedAt[i.Name])
 }
 
 // watcher probes instances and keeps what they answered.
