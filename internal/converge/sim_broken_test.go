@@ -2,6 +2,7 @@ package converge
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,96 +10,162 @@ import (
 	"conductor/internal/plan"
 )
 
-// brokenPlanners each break one invariant on purpose.
-var brokenPlanners = []struct {
-	name      string
-	invariant int
-	next      func(plan.Input) plan.Output
-}{
-	{"routes what has not answered yet", 1, func(in plan.Input) plan.Output {
-		return plan.Next(seen(in, func(i *plan.Instance) {
+// planner makes the planner of one simulation.
+type planner func(s *sim) func(plan.Input) plan.Output
+
+func soundPlanner(*sim) func(plan.Input) plan.Output { return plan.Next }
+
+// seeing is a planner that is shown something else than what was observed.
+func seeing(change func(s *sim, in *plan.Input)) planner {
+	return func(s *sim) func(plan.Input) plan.Output {
+		return func(in plan.Input) plan.Output {
+			in.Instances = slices.Clone(in.Instances)
+			change(s, &in)
+			return plan.Next(in)
+		}
+	}
+}
+
+// saying is a planner whose decision is changed.
+func saying(change func(in plan.Input, out *plan.Output)) planner {
+	return func(*sim) func(plan.Input) plan.Output {
+		return func(in plan.Input) plan.Output {
+			out := plan.Next(in)
+			change(in, &out)
+			return out
+		}
+	}
+}
+
+// each changes every instance that a planner sees.
+func each(change func(i *plan.Instance)) func(*sim, *plan.Input) {
+	return func(_ *sim, in *plan.Input) {
+		for n := range in.Instances {
+			change(&in.Instances[n])
+		}
+	}
+}
+
+// TestSimulation_FindsBrokenPlanners breaks every invariant in the planner, on
+// purpose, and sees that the simulation finds it, and by which one.
+func TestSimulation_FindsBrokenPlanners(t *testing.T) {
+	const enough = 400 // histories
+	for _, c := range []struct {
+		name      string
+		next      planner
+		invariant int
+		text      string // of the violation
+	}{
+		{"all that runs is well", seeing(each(func(i *plan.Instance) {
 			if i.State == engine.Running {
 				i.Asked, i.Well, i.EverWell, i.Failures = true, true, true, 0
 			}
-		}))
-	}},
-	{"takes what is in flight for nothing", 2, func(in plan.Input) plan.Output {
-		return plan.Next(seen(in, func(i *plan.Instance) { i.InFlight = 0 }))
-	}},
-	{"takes what is routed for out", 2, func(in plan.Input) plan.Output {
-		if !in.Goal.Running {
-			in.Proxy.Has = false // as if nothing had to be let go first
-			in = seen(in, func(i *plan.Instance) { i.Route = plan.Out })
-		}
-		return plan.Next(in)
-	}},
-	{"commits what only runs", 3, func(in plan.Input) plan.Output {
-		out := plan.Next(in)
-		runs := slices.ContainsFunc(in.Instances, func(i plan.Instance) bool {
-			return in.Goal.Changes() && i.Release == in.Goal.Candidate.Digest && i.Running()
-		})
-		if runs && len(in.Doing) == 0 && in.Abort == "" {
-			out.Steps = []plan.Step{{Do: plan.Commit, Revision: in.Goal.Candidate.Revision}}
-		}
-		return out
-	}},
-	{"restarts without a pause", 4, func(in plan.Input) plan.Output {
-		return plan.Next(seen(in, func(i *plan.Instance) {
-			if i.State == engine.Exited {
-				i.Attempt, i.StartedAt, i.Created = 0, time.Time{}, time.Time{}
+		})), 1, "not known to be healthy"},
+		{"the dead serve", seeing(each(func(i *plan.Instance) {
+			if i.State == engine.Exited && i.FinishedAt.After(i.StartedAt) {
+				i.State, i.Well, i.EverWell, i.Asked = engine.Running, true, true, true
 			}
-		}))
-	}},
-	{"starts what is stopped", 4, func(in plan.Input) plan.Output {
-		if in.Goal.Current != nil && !in.Goal.Removing {
-			in.Goal.Running = true
-		}
-		return plan.Next(in)
-	}},
-	{"stops what is not its own", 5, func(in plan.Input) plan.Output {
-		out := plan.Next(in)
-		if len(out.Steps) > 0 && len(in.Doing) == 0 {
-			out.Steps = append(out.Steps, plan.Step{Do: plan.Stop, Instance: "other.shop", ID: "other.shop"})
-		}
-		return out
-	}},
-	{"sees nothing but the goal's release", 6, func(in plan.Input) plan.Output {
-		in.Instances = slices.DeleteFunc(slices.Clone(in.Instances), func(i plan.Instance) bool {
-			return in.Goal.Current != nil && !in.Goal.Removing && i.Release != in.Goal.Current.Digest &&
-				(in.Goal.Candidate == nil || i.Release != in.Goal.Candidate.Digest)
-		})
-		return plan.Next(in)
-	}},
-}
-
-// seen changes what the planner is told of the instances.
-func seen(in plan.Input, change func(*plan.Instance)) plan.Input {
-	in.Instances = slices.Clone(in.Instances)
-	for n := range in.Instances {
-		change(&in.Instances[n])
-	}
-	return in
-}
-
-// TestSimulation_FindsBrokenPlanners: an invariant that nothing can break is
-// not checked. Each broken planner has to be caught by its invariant.
-func TestSimulation_FindsBrokenPlanners(t *testing.T) {
-	const within = 2000 // histories
-	for _, b := range brokenPlanners {
-		t.Run(b.name, func(t *testing.T) {
-			others := map[int]int{}
-			for seed := uint64(1); seed <= within; seed++ {
-				v, _ := play(t, newHistory(seed), b.next, false)
+		})), 1, "does not run"},
+		{"all are out of the proxy", seeing(each(func(i *plan.Instance) {
+			i.Route = plan.Out
+		})), 2, "which the proxy serves"},
+		{"what is not proved is out", seeing(each(func(i *plan.Instance) {
+			if i.Route == plan.Unproved {
+				i.Route = plan.Out
+			}
+		})), 2, "which the proxy serves"},
+		{"nothing is in flight", seeing(each(func(i *plan.Instance) {
+			i.InFlight = 0
+		})), 2, "requests in flight"},
+		{"the drain began long ago", seeing(each(func(i *plan.Instance) {
+			if !i.OutSince.IsZero() {
+				i.OutSince = i.OutSince.Add(-time.Hour)
+			}
+		})), 2, "requests in flight"},
+		{"the candidate is current at once", seeing(func(_ *sim, in *plan.Input) {
+			if in.Goal.Changes() {
+				in.Goal.Commit()
+			}
+		}), 3, "by nobody now"},
+		{"a candidate is committed before it is healthy", saying(func(in plan.Input, out *plan.Output) {
+			if len(out.Steps) == 0 && len(in.Doing) == 0 && in.Goal.Changes() {
+				out.Steps = []plan.Step{{Do: plan.Commit, Cause: "haste"}}
+			}
+		}), 3, "not healthy and proved"},
+		{"stop-first does not wait for the stop", saying(func(in plan.Input, out *plan.Output) {
+			for _, i := range in.Instances {
+				if c := in.Goal.Candidate; c != nil && i.Release == c.Digest && i.State == engine.Created && len(in.Doing) == 0 {
+					out.Steps = append(out.Steps, plan.Step{Do: plan.Start, Instance: i.Name, ID: i.ID})
+				}
+			}
+			if c := in.Goal.Candidate; c != nil && in.Goal.Current != nil && in.Goal.Current.Digest != c.Digest && len(in.Instances) == 1 && len(in.Doing) == 0 {
+				out.Steps = append(out.Steps, plan.Step{Do: plan.Create, Slot: 1, N: 1, Release: c.Digest, Revision: c.Revision,
+					Instance: plan.Name(in.Namespace, in.Goal.Service, c.Revision, c.Digest, 1, 1)})
+			}
+		}), 3, "stop-first, and"},
+		{"no restart is remembered", seeing(each(func(i *plan.Instance) {
+			if i.State == engine.Exited {
+				i.Attempt, i.PreviousStart = 0, time.Time{}
+			}
+		})), 4, "restart 2 of its slot"},
+		{"what is stopped is started", seeing(func(_ *sim, in *plan.Input) {
+			if in.Goal.Current != nil {
+				in.Goal.Running = true
+			}
+		}), 4, "the service is stopped"},
+		{"another installation's container is an instance", seeing(func(s *sim, in *plan.Input) {
+			if c, err := s.eng.Inspect(t.Context(), "other.shop"); err == nil && in.Goal.Service == "shop" {
+				in.Instances = append(in.Instances, plan.Instance{Name: c.Name, ID: c.ID, Release: "x", Slot: 1, N: 1, State: engine.Running})
+			}
+		}), 5, "somebody else's"},
+		{"nothing is removed", saying(func(_ plan.Input, out *plan.Output) {
+			kept := slices.DeleteFunc(out.Steps, func(s plan.Step) bool { return s.Do == plan.Remove })
+			if len(kept) < len(out.Steps) && len(kept) == 0 {
+				out.Waiting = nil
+			}
+			out.Steps = kept
+		}), 6, "is left"},
+		{"one replica is enough", seeing(func(_ *sim, in *plan.Input) {
+			one := min(1, in.Goal.Count(in.Goal.Policy))
+			in.Goal.Replicas = &one
+		}), 6, "instances that run"},
+		{"a dead instance is replaced again and again", seeing(each(func(i *plan.Instance) {
+			if i.Attempt > 0 && i.State == engine.Running {
+				i.Epoch--
+			}
+		})), 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for n := range uint64(enough) {
+				h := newHistory(n + 1)
+				v, _ := play(t, h, c.next, false)
 				if v == nil {
 					continue
 				}
-				if v.invariant == b.invariant {
-					t.Logf("caught by seed %d: %v", seed, v)
-					return
+				if v.invariant != c.invariant || !strings.Contains(v.text, c.text) {
+					t.Fatalf("seed %d: %v; want invariant %d: … %s …", h.seed, v, c.invariant, c.text)
 				}
-				others[v.invariant]++
+				t.Logf("found by seed %d: %v", h.seed, v)
+				return
 			}
-			t.Errorf("invariant %d did not catch it within %d histories; others: %v", b.invariant, within, others)
+			t.Fatalf("not found in %d histories", enough)
 		})
+	}
+}
+
+// TestSimulation_Replays plays histories twice: the same happens.
+func TestSimulation_Replays(t *testing.T) {
+	for seed := uint64(1); seed <= 60; seed++ {
+		h := newHistory(seed)
+		_, a := play(t, h, nil, true)
+		_, b := play(t, h, nil, true)
+		for n := range min(len(a), len(b)) {
+			if a[n] != b[n] {
+				t.Fatalf("seed %d, line %d:\n%s\n%s", seed, n+1, a[n], b[n])
+			}
+		}
+		if len(a) != len(b) {
+			t.Fatalf("seed %d: %d lines, then %d", seed, len(a), len(b))
+		}
 	}
 }

@@ -105,6 +105,7 @@ func (s *sim) mayStart(i *inst, c *call) {
 	if !g.Running && c.seq > s.put[i.service] { // a start that was on its way is undone
 		s.violateLocked(4, "start of %s, and the service is stopped", i.name)
 	}
+	s.alone(i, g, c)
 	if i.kind != KindService || i.runs > 0 {
 		return // a run, or an instance that serves again after a release was given up
 	}
@@ -112,6 +113,19 @@ func (s *sim) mayStart(i *inst, c *call) {
 	t := s.starts[key]
 	if n := len(t); n >= 2 && time.Since(t[n-1]) < plan.RestartInterval {
 		s.violateLocked(4, "start of %s, the restart %d of its slot, %s after the one before", i.name, n, time.Since(t[n-1]))
+	}
+}
+
+// alone: stop-first lets no two releases run at once.
+func (s *sim) alone(i *inst, g goal.Goal, c *call) {
+	if i.kind != KindService || g.Candidate == nil || g.Candidate.Policy.Upgrade.Order != spec.StopFirst ||
+		i.release != g.Candidate.Digest || c.seq <= s.put[i.service] {
+		return
+	}
+	for _, o := range s.instances(i.service) {
+		if o.running && o.release != i.release && o.disturbedAt.IsZero() {
+			s.violateLocked(3, "start of %s, stop-first, and %s runs", i.name, o.name)
+		}
 	}
 }
 
@@ -321,10 +335,33 @@ func (s *sim) sync(by *call) {
 	s.addresses()
 }
 
+// busy: an instance that goes out often has requests in flight, some of which
+// last longer than they may. s.mu is held.
+func (s *sim) busy(next proxy.Table) {
+	if s.calm {
+		return
+	}
+	for _, r := range s.px.Table().Routes {
+		to, _ := next.Route(r.Service)
+		for _, t := range r.Targets {
+			i := s.at(t)
+			if i == nil || !i.running || slices.Contains(to.Targets, t) {
+				continue
+			}
+			switch x := s.jitter("busy", i.name, time.Since(s.began).String()); {
+			case x%8 == 0:
+				s.ask(i, 1, 0)
+			case x%2 == 0:
+				s.ask(i, 1+int(x%3), time.Duration(x%7)*x)
+			}
+		}
+	}
+}
+
 // noGap: a start-first service that is served stays served.
 func (s *sim) noGap(old proxy.Route, now proxy.Table) {
 	g, ok := s.goals[old.Service]
-	if !ok || !g.Running || g.Current == nil || g.Count(g.Policy) == 0 || g.Candidate != nil && g.Count(g.Candidate.Policy) == 0 || s.stopFirst(g) {
+	if !ok || !g.Running || g.Count(g.Policy) == 0 || g.Candidate != nil && g.Count(g.Candidate.Policy) == 0 || s.stopFirst(g) {
 		return
 	}
 	r, _ := now.Route(old.Service)
@@ -455,7 +492,7 @@ func (s *sim) judge(p *process, b before) {
 			s.violateLocked(0, "%s failed, with nothing in its way: %v", p.a.words(s.h), p.err)
 		}
 	}
-	if !errors.Is(p.err, fault.ErrUsage) && s.violated == nil && p.a.verb != "converge" {
+	if !errors.Is(p.err, fault.ErrUsage) && !s.disturbed && s.violated == nil && p.a.verb != "converge" {
 		s.reached(id, false)
 	}
 }

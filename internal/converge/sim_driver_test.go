@@ -83,7 +83,12 @@ func (d *driver) command(a act) *process {
 		plan: p.next,
 	}
 	if s.verbose {
-		host.Emit = func(e event.Event) { s.log("   %d: %s %s %s %s", p.n, e.Event, e.Instance, e.Cause, oneLine(e.Detail)) }
+		host.Emit = func(e event.Event) {
+			if p.life.Err() != nil {
+				return // its last words come in any order
+			}
+			s.log("   %d: %s %s %s %s", p.n, e.Event, e.Instance, e.Cause, oneLine(e.Detail))
+		}
 	}
 	p.before = s.look0()
 	go func() {

@@ -62,7 +62,7 @@ var callTroubles = []string{"fail", "lost", "hang", "hang late", "hard", "slow",
 
 // Kinds of trouble that befall the next call of a method which is let through
 // otherwise; the word after the colon is what happens to it.
-var readTroubles = []string{"List", "Inspect", "Observe", "Network", "Image", "Tag", "Untag", "Check", "Address", "Routes", "Info", "Read", "Place", "Clear", "Sweep", "Goal"}
+var readTroubles = []string{"List", "Inspect", "Observe", "Network", "Image", "Tag", "Untag", "Check", "Address", "Routes", "Info", "Read", "Clear", "Sweep", "Goal"}
 
 // Kinds of trouble that befall the world.
 var worldTroubles = []string{
@@ -77,7 +77,7 @@ var behaviours = []struct {
 	weight int
 }{
 	{"good", 50}, {"slow", 8}, {"exits", 5}, {"late", 4}, {"never", 5}, {"cannot", 4}, {"oom", 3}, {"spoils", 3},
-	{"missing", 2}, {"fades", 4}, {"dies", 4}, {"pulled", 4}, {"stubborn", 4},
+	{"missing", 2}, {"fades", 4}, {"dies", 4}, {"crashes", 4}, {"pulled", 4}, {"stubborn", 4},
 }
 
 func newHistory(seed uint64) history {
@@ -87,6 +87,10 @@ func newHistory(seed uint64) history {
 		h.services = append(h.services, newSimService(r, n))
 	}
 	rate := []int{0, 0, 1, 2, 4, 8}[r.IntN(6)] // troubles a command
+	if r.IntN(12) == 0 {
+		h.acts = crashLoop(r)
+		return h
+	}
 	revisions := []string{}
 	for n := range 2 + r.IntN(5) {
 		a := act{service: r.IntN(len(h.services)), replicas: -1}
@@ -144,6 +148,16 @@ func newHistory(seed uint64) history {
 		h.acts = append(h.acts, a)
 	}
 	return h
+}
+
+// crashLoop is a release whose instances end soon after they were well, and a
+// host that is converged again and again.
+func crashLoop(r *rand.Rand) []act {
+	acts := []act{{verb: "upgrade", replicas: -1, revision: "crashes1"}}
+	for range 3 + r.IntN(4) {
+		acts = append(acts, act{verb: "converge", replicas: -1, gap: span(r, 100*time.Millisecond, 3*time.Second)})
+	}
+	return acts
 }
 
 func newSimService(r *rand.Rand, n int) simService {

@@ -90,6 +90,7 @@ func (p *process) park(c *call) error {
 		return errDead
 	case <-c.ctx.Done():
 		s.withdraw(c)
+		time.Sleep(s.jitter(c.op, c.arg)) // those of one deadline come back one after the other
 		return p.late(c)
 	}
 	var err error
@@ -108,6 +109,7 @@ func (p *process) park(c *call) error {
 		case <-p.life.Done():
 			return errDead
 		case <-c.ctx.Done():
+			time.Sleep(s.jitter(c.op, c.arg))
 			return p.late(c)
 		}
 	}
@@ -263,7 +265,7 @@ func (e simEngine) Stop(ctx context.Context, id string, grace time.Duration) err
 			i.stopped, i.stoppedBy, i.wasWell = true, e.process, e.sim.well(i)
 		}
 		e.sim.mu.Unlock()
-		return e.sim.eng.Stop(ctx, id, grace)
+		return e.sim.eng.Stop(ctx, id, grace+e.sim.jitter("grace", id))
 	}})
 }
 
@@ -296,10 +298,7 @@ func (e simEngine) Events(ctx context.Context, labels map[string]string, ready f
 	return e.pass(ctx, "Events", labels[LabelService], func(ctx context.Context) error {
 		return e.sim.eng.Events(ctx, labels, ready, func(ev engine.Event) {
 			s := e.sim
-			s.mu.Lock()
-			s.events++
-			d := s.jitter("event", ev.Action, ev.Name, strconv.Itoa(e.n), strconv.Itoa(s.events))
-			s.mu.Unlock()
+			d := s.jitter("event", ev.Action, ev.Name, strconv.Itoa(e.n), ev.Time.Sub(s.began).String())
 			select {
 			case <-time.After(d):
 				f(ev)
@@ -324,6 +323,9 @@ func (x simProxy) Check(ctx context.Context, t proxy.Table) error {
 
 func (x simProxy) Apply(ctx context.Context, t proxy.Table) (out proxy.Change, err error) {
 	err = x.park(&call{op: "Apply", arg: tableWords(t), ctx: ctx, table: t, inner: func(ctx context.Context) error {
+		x.sim.mu.Lock()
+		x.sim.busy(t)
+		x.sim.mu.Unlock()
 		out, err = x.fake().Apply(ctx, t)
 		return err
 	}})
@@ -387,6 +389,10 @@ func (d simStore) Address(ctx context.Context, subnet netip.Prefix, used map[net
 type simSecrets struct{ *process }
 
 func (x simSecrets) Read(ctx context.Context, c spec.Container) (m secret.Material, err error) {
+	if _, ok := ctx.Deadline(); ok { // creates side by side: which reads first nobody knows
+		m.Sum = sha256.Sum256([]byte(c.Image))
+		return m, ctx.Err()
+	}
 	err = x.pass(ctx, "Read", "", func(context.Context) error {
 		m.Sum = sha256.Sum256([]byte(c.Image))
 		return nil
@@ -394,13 +400,15 @@ func (x simSecrets) Read(ctx context.Context, c spec.Container) (m secret.Materi
 	return m, err
 }
 
+// Place is parked, so that instances that are created side by side come to
+// their addresses in an order that the driver knows.
 func (x simSecrets) Place(instance string, _ map[string][]byte) (map[string]string, error) {
-	return nil, x.pass(context.Background(), "Place", instance, func(context.Context) error {
+	return nil, x.park(&call{op: "Place", arg: instance, ctx: context.Background(), inner: func(context.Context) error {
 		x.sim.mu.Lock()
 		defer x.sim.mu.Unlock()
 		x.sim.placed[instance] = true
 		return nil
-	})
+	}})
 }
 
 func (x simSecrets) Clear(instance string) error {

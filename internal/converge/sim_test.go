@@ -12,8 +12,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"conductor/internal/plan"
 )
 
 var (
@@ -23,7 +21,7 @@ var (
 )
 
 // play runs one history and returns the invariant that does not hold.
-func play(t *testing.T, h history, next func(plan.Input) plan.Output, verbose bool) (v *violation, lines []string) {
+func play(t *testing.T, h history, next planner, verbose bool) (v *violation, lines []string) {
 	defer func() {
 		if r := recover(); r != nil {
 			panic(fmt.Sprintf("%v\n%s", r, h))
@@ -73,7 +71,8 @@ func TestSimulation(t *testing.T) {
 		}
 	})
 	took := time.Since(began)
-	t.Logf("%d histories in %.1f s, %.0f a second", *histories, took.Seconds(), float64(*histories)/took.Seconds())
+	done := min(next.Load(), int64(*histories))
+	t.Logf("%d histories in %.1f s, %.0f a second", done, took.Seconds(), float64(done)/took.Seconds())
 }
 
 // report prints a history that breaks an invariant, in full and shrunk.

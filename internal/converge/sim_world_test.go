@@ -47,9 +47,7 @@ type sim struct {
 	goals       map[string]goal.Goal // as they were at the last look
 	put         map[string]int       // the number of calls when the goal was written
 	reads       int                  // calls let through since the driver's last turn
-	events      int
-	probes      int
-	changes     int // calls that changed something
+	changes     int                  // calls that changed something
 
 	procs   []*process
 	parked  []*call
@@ -99,6 +97,7 @@ type inst struct {
 	vanished    bool // somebody else removed it
 	ghost       bool // its create took effect when nobody waited for it any more
 	heard       map[*process]heard
+	probes      int
 }
 
 // heard is what a process knows of an instance's health.
@@ -108,9 +107,9 @@ type heard struct {
 	failures int
 }
 
-func newSim(h history, next func(plan.Input) plan.Output) *sim {
+func newSim(h history, next planner) *sim {
 	s := &sim{
-		h: h, began: time.Now(), next: next,
+		h: h, began: time.Now(),
 		eng: enginetest.NewFake(), px: proxytest.NewFake(), store: statetest.NewMemory(),
 		definitions: map[string]simService{}, images: map[string]string{},
 		insts: map[string]*inst{}, byName: map[string]*inst{}, inFlight: map[netip.AddrPort]int{},
@@ -118,8 +117,9 @@ func newSim(h history, next func(plan.Input) plan.Output) *sim {
 		wake: make(chan struct{}, 1), armed: map[string]trouble{},
 	}
 	if next == nil {
-		s.next = plan.Next
+		next = soundPlanner
 	}
+	s.next = next(s)
 	s.eng.Behave = s.behave
 	for _, d := range h.services {
 		s.definitions[d.id] = d
@@ -261,6 +261,8 @@ func (s *sim) started(i *inst) {
 		s.mu.Unlock()
 	case strings.HasPrefix(rev, "fades"):
 		time.AfterFunc(boot+life, func() { s.ifRun(i, run, func() { s.turn(i, true) }) })
+	case strings.HasPrefix(rev, "crashes"):
+		time.AfterFunc(boot+life/20, func() { s.ifRun(i, run, func() { s.die(i, 1, false) }) })
 	case strings.HasPrefix(rev, "dies"):
 		time.AfterFunc(boot+life, func() { s.ifRun(i, run, func() { s.die(i, 1, false) }) })
 	}
@@ -337,6 +339,10 @@ func (s *sim) look() {
 func (s *sim) requests(i *inst, n int, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ask(i, n, d)
+}
+
+func (s *sim) ask(i *inst, n int, d time.Duration) {
 	s.inFlight[i.addr] += n
 	s.px.SetInFlight(i.addr, s.inFlight[i.addr])
 	s.logLocked("! %d requests at %s for %s", n, i.name, d)
@@ -358,8 +364,9 @@ func (s *sim) requests(i *inst, n int, d time.Duration) {
 func (p *process) Probe(ctx context.Context, t health.Instance, h spec.Health) health.Result {
 	s := p.sim
 	s.mu.Lock()
-	s.probes++
-	d := s.jitter("probe", t.Name, strconv.Itoa(p.n), strconv.Itoa(s.probes))
+	asked := s.insts[t.Container]
+	asked.probes++
+	d := s.jitter("probe", t.Name, strconv.Itoa(p.n), strconv.Itoa(asked.probes))
 	s.mu.Unlock()
 	select {
 	case <-time.After(d):
