@@ -46,6 +46,7 @@ install_missing() {
   # A Docker engine of another origin is as good as Debian's.
   command -v dockerd >/dev/null || missing+=(docker.io)
   command -v iptables >/dev/null || missing+=(iptables)
+  command -v ip >/dev/null || missing+=(iproute2)
   command -v curl >/dev/null || missing+=(curl)
   for p in nginx libnginx-mod-http-lua lua-resty-core lua-resty-lrucache "$@"; do
     have_package "$p" || missing+=("$p")

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 type Dockerd struct {
 	t      testing.TB
 	dir    string
+	bridge string
 	Engine *image.Engine
 	cmd    *exec.Cmd
 	done   chan struct{}
@@ -29,6 +32,12 @@ func newDockerd(t testing.TB, dir string) *Dockerd {
 	t.Helper()
 	must(t, os.MkdirAll(dir, 0o711))
 	d := &Dockerd{t: t, dir: dir, Engine: image.NewEngine(filepath.Join(dir, "docker.sock"))}
+	// A default bridge of its own: with none, dockerd would take docker0 away
+	// from the machine's engine.
+	d.bridge = fmt.Sprintf("ct%08x", rand.Uint32())
+	d.ip("link", "add", d.bridge, "type", "bridge")
+	t.Cleanup(func() { d.ip("link", "del", d.bridge) })
+	d.ip("addr", "add", "10.255.254.1/29", "dev", d.bridge)
 	d.Start()
 	t.Cleanup(func() {
 		d.Stop()
@@ -37,6 +46,13 @@ func newDockerd(t testing.TB, dir string) *Dockerd {
 		}
 	})
 	return d
+}
+
+func (d *Dockerd) ip(args ...string) {
+	d.t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		d.t.Fatalf("ip %v: %v: %s", args, err, out)
+	}
 }
 
 // Start starts it and returns once it answers.
@@ -52,7 +68,7 @@ func (d *Dockerd) Start() {
 		"--pidfile", filepath.Join(d.dir, "docker.pid"), "-H", "unix://"+d.Engine.Socket,
 		"--config-file", filepath.Join(d.dir, "none.json"),
 		"--containerd-namespace", filepath.Base(filepath.Dir(d.dir)), "--containerd-plugins-namespace", filepath.Base(filepath.Dir(d.dir))+"-plugins",
-		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--userland-proxy=false")
+		"--bridge", d.bridge, "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--userland-proxy=false")
 	must(d.t, os.WriteFile(filepath.Join(d.dir, "none.json"), []byte("{}"), 0o644))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
