@@ -168,20 +168,3 @@ func TestSimulation_FindsBrokenPlanners(t *testing.T) {
 		})
 	}
 }
-
-// TestSimulation_Replays plays histories twice: the same happens.
-func TestSimulation_Replays(t *testing.T) {
-	for seed := uint64(1); seed <= 60; seed++ {
-		h := newHistory(seed)
-		_, a := play(t, h, nil, true)
-		_, b := play(t, h, nil, true)
-		for n := range min(len(a), len(b)) {
-			if a[n] != b[n] {
-				t.Fatalf("seed %d, line %d:\n%s\n%s", seed, n+1, a[n], b[n])
-			}
-		}
-		if len(a) != len(b) {
-			t.Fatalf("seed %d: %d lines, then %d", seed, len(a), len(b))
-		}
-	}
-}
