@@ -67,9 +67,7 @@ func (s *shared) leave() { <-s.turn }
 func (l *loop) action(s plan.Step) action {
 	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, ids: map[string]plan.Instance{}}
 	for name, c := range l.obs.containers {
-		i := instance(c)
-		i.Served = l.obs.served(name)
-		a.ids[name] = i
+		a.ids[name] = instance(c)
 		if name == s.Instance {
 			a.instance, a.tags = instance(c), c.Labels
 			a.instance.OutSince, a.instance.InFlight = l.obs.draining(a.instance)
