@@ -69,7 +69,7 @@ func (d *driver) begin(n int) {
 // command runs a command in a process of its own.
 func (d *driver) command(a act) *process {
 	s := d.sim
-	p := &process{sim: s, a: a, store: s.store.Process(), began: time.Now(), decided: map[string]int{}}
+	p := &process{sim: s, a: a, store: s.store.Process(), began: time.Now()}
 	p.life, p.kill = context.WithCancel(context.Background())
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	s.mu.Lock()
@@ -393,7 +393,7 @@ func (d *driver) haunt() {
 	c := d.zombies[0]
 	d.zombies = d.zombies[1:]
 	if i := d.find(c.arg); i != nil {
-		d.disturb(i)
+		i.disturbedAt = time.Now()
 	}
 	d.disturbed = true
 	d.mu.Unlock()
@@ -429,9 +429,7 @@ func (d *driver) befall(t trouble) {
 			live = append(live, i)
 		}
 	}
-	d.disturbed, d.shaken = true, d.seq
-	d.beat++
-	d.shakenAt = d.beat
+	d.disturbed = true
 	d.mu.Unlock()
 	until := time.Now().Add(t.d)
 	victim := func() *inst {
@@ -459,8 +457,7 @@ func (d *driver) befall(t trouble) {
 		}
 	case "vanish":
 		d.mu.Lock()
-		v.vanished = true
-		d.disturb(v)
+		v.disturbedAt, v.vanished = time.Now(), true
 		delete(d.starts, v.slotID()) // what was known of its restarts went with it
 		d.mu.Unlock()
 		d.log("! somebody removes %s", v.name)
@@ -543,8 +540,6 @@ func (d *driver) proxyIs(px *proxytest.Fake, change func()) {
 	defer d.mu.Unlock()
 	if d.px == px {
 		change()
-		d.beat++
-		d.shakenAt = d.beat
 		d.sync(nil)
 	}
 }
@@ -603,7 +598,7 @@ func (d *driver) reboot(lost bool) {
 	}
 	d.mu.Lock()
 	for _, i := range d.insts {
-		d.disturb(i)
+		i.disturbedAt = time.Now()
 	}
 	d.zombies = nil
 	clear(d.inFlight)

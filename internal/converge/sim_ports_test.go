@@ -23,24 +23,23 @@ import (
 
 // process is one run of the program: one command.
 type process struct {
-	sim     *sim
-	n       int
-	a       act
-	store   *statetest.Memory
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	life    context.Context // ends when it is killed
-	kill    context.CancelFunc
-	dead    bool
-	done    bool
-	err     error
-	outs    []Outcome
-	began   time.Time
-	ended   time.Time      // or killed
-	beat    int            // of its last look at the containers
-	decided map[string]int // the beat of its last decision on a service's route
-	before  before
-	judged  bool
+	sim    *sim
+	n      int
+	a      act
+	store  *statetest.Memory
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	life   context.Context // ends when it is killed
+	kill   context.CancelFunc
+	dead   bool
+	done   bool
+	err    error
+	outs   []Outcome
+	began  time.Time
+	ended  time.Time // or killed
+	listed time.Time // its last look at the containers
+	before before
+	judged bool
 }
 
 // call is a call of a port that waits for the driver's word.
@@ -48,7 +47,6 @@ type call struct {
 	p       *process
 	op, arg string
 	seq     int
-	beat    int // when it came
 	ctx     context.Context
 	answer  chan verdict
 	inner   func(context.Context) error
@@ -81,7 +79,7 @@ func (p *process) park(c *call) error {
 		return engine.ErrUnreachable
 	}
 	s.seq++
-	c.seq, c.beat = s.seq, s.beat
+	c.seq = s.seq
 	s.parked = append(s.parked, c)
 	s.mu.Unlock()
 	s.ring()
@@ -219,8 +217,7 @@ func (e simEngine) List(ctx context.Context, labels map[string]string) (out []en
 		out, err = e.sim.eng.List(ctx, labels)
 		if err == nil {
 			e.sim.mu.Lock()
-			e.sim.beat++
-			e.beat = e.sim.beat
+			e.listed = time.Now()
 			e.sim.mu.Unlock()
 		}
 		return err
