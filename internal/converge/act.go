@@ -67,7 +67,9 @@ func (s *shared) leave() { <-s.turn }
 func (l *loop) action(s plan.Step) action {
 	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, ids: map[string]plan.Instance{}}
 	for name, c := range l.obs.containers {
-		a.ids[name] = instance(c)
+		i := instance(c)
+		i.Served = l.obs.served(name)
+		a.ids[name] = i
 		if name == s.Instance {
 			a.instance, a.tags = instance(c), c.Labels
 			a.instance.OutSince, a.instance.InFlight = l.obs.draining(a.instance)

@@ -213,6 +213,13 @@ func (o *observer) drain(i plan.Instance) (time.Time, bool) {
 	return t, ok && !t.Before(i.StartedAt) && !t.Before(o.servedAt[i.Name])
 }
 
+// served: the proxy was seen to serve the instance although the file notes that
+// it is out.
+func (o *observer) served(name string) bool {
+	at, ok := o.servedAt[name]
+	return ok && !o.routes.Drains[name].After(at)
+}
+
 // watcher probes instances and keeps what they answered.
 type watcher struct {
 	prober health.Prober

@@ -92,14 +92,14 @@ func (a action) unput(err error, before state.Routes) error {
 }
 
 // drains notes when instances were proved out, and forgets those that came in
-// again, are gone, or are long past.
+// again or were seen to be served all the same, are gone, or are long past.
 func (a action) drains(old map[string]time.Time, out []proxy.Target) map[string]time.Time {
 	now := time.Now()
 	m := map[string]time.Time{}
 	mine := plan.Prefix(a.Namespace, a.service)
 	for name, t := range old {
-		_, exists := a.ids[name]
-		if exists || !strings.HasPrefix(name, mine) && now.Sub(t) < drainsKept {
+		i, exists := a.ids[name]
+		if exists && !i.Served || !exists && !strings.HasPrefix(name, mine) && now.Sub(t) < drainsKept {
 			m[name] = t
 		}
 	}
