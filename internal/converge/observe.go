@@ -210,7 +210,7 @@ func (o *observer) draining(i plan.Instance) (since time.Time, inFlight int) {
 // a note from before the instance's start is of another one.
 func (o *observer) drain(i plan.Instance) (time.Time, bool) {
 	t, ok := o.routes.Drains[i.Name]
-	return t, ok && !t.Before(i.StartedAt) && !t.Before(o.servedAt[i.Name])
+	return t, ok && !t.Before(i.StartedAt) && t.After(o.servedAt[i.Name])
 }
 
 // served: the proxy was seen to serve the instance although the file notes that

@@ -168,3 +168,26 @@ func TestSimulation_FindsBrokenPlanners(t *testing.T) {
 		})
 	}
 }
+
+// TestSimulation_Replays plays histories twice: the same happens.
+func TestSimulation_Replays(t *testing.T) {
+	for seed := uint64(1); seed <= 100; seed++ {
+		h := newHistory(seed)
+		a, b := happened(t, h), happened(t, h)
+		for n := range min(len(a), len(b)) {
+			if a[n] != b[n] {
+				t.Fatalf("seed %d, line %d:\n%s\n\n%s", seed, n+1, strings.Join(a[max(0, n-6):n+2], "\n"), strings.Join(b[max(0, n-6):n+2], "\n"))
+			}
+		}
+		if len(a) != len(b) {
+			t.Fatalf("seed %d: %d lines, then %d", seed, len(a), len(b))
+		}
+	}
+}
+
+// happened are the calls and troubles of a history. Events are not among them:
+// of two steps that begin together, either may tell first.
+func happened(t *testing.T, h history) []string {
+	_, lines := play(t, h, nil, true)
+	return slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "     ") && l[14] == ' ' })
+}

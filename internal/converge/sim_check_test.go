@@ -28,6 +28,7 @@ func (s *sim) decided(p *process, in plan.Input, out plan.Output) {
 		if st.Do != plan.Route {
 			continue
 		}
+		p.decided[in.Goal.Service] = s.beat
 		old, _ := s.served.Route(in.Goal.Service)
 		for _, t := range st.Targets {
 			if slices.Contains(old.Targets, t) {
@@ -37,7 +38,7 @@ func (s *sim) decided(p *process, in plan.Input, out plan.Output) {
 			switch {
 			case i == nil || i.service != in.Goal.Service || i.addr != t.Addr:
 				s.violateLocked(1, "%s is to be routed at %s, and is no such instance", t.Instance, t.Addr)
-			case !i.running && !i.disturbedAt.After(p.listed):
+			case !i.running && i.beat <= p.beat:
 				s.violateLocked(1, "%s is to be routed, and does not run", t.Instance)
 			case !i.running: // it ended since
 			case i.stopped && i.disturbedAt.IsZero() && i.stoppedBy == p:
@@ -48,7 +49,7 @@ func (s *sim) decided(p *process, in plan.Input, out plan.Output) {
 				if c := in.Goal.Candidate; c != nil && c.Digest == i.release {
 					after = c.Policy.Health.UnhealthyAfter
 				}
-				if (k.run != i.runs || !k.good || k.failures >= max(after, 1)) && !i.disturbedAt.After(p.listed) {
+				if (k.run != i.runs || !k.good || k.failures >= max(after, 1)) && i.beat <= p.beat {
 					s.violateLocked(1, "%s is to be routed, and is not known to be healthy", t.Instance)
 				}
 			}
@@ -144,8 +145,8 @@ func (s *sim) mayStop(i *inst, c *call) {
 	if !ok || !g.Running || g.Current == nil || i.release != g.Current.Digest || !i.disturbedAt.IsZero() || !s.well(i) {
 		return
 	}
-	if i.slot > slots(g) || s.stopFirst(g) || c.seq <= s.put[i.service] {
-		return // or it was on its way when the goal became what it is
+	if i.slot > slots(g) || s.stopFirst(g) || c.seq <= max(s.put[i.service], s.shaken) {
+		return // or it was on its way when the goal or the proxy became what it is
 	}
 	if s.instead(i, g) {
 		return
@@ -163,7 +164,7 @@ func slots(g goal.Goal) int {
 }
 
 func (s *sim) stopFirst(g goal.Goal) bool {
-	return g.Policy.Upgrade.Order == spec.StopFirst || g.Candidate != nil && g.Candidate.Policy.Upgrade.Order == spec.StopFirst
+	return g.Policy.Upgrade.Order == spec.StopFirst || !g.Resume.IsZero() || g.Candidate != nil && g.Candidate.Policy.Upgrade.Order == spec.StopFirst
 }
 
 // instead: another instance of the slot's release is well, and is served where
@@ -212,7 +213,7 @@ func (s *sim) mayCommit(c *call) {
 			if i.release != g.Current.Digest || i.slot != n+1 || i.epoch != g.Epoch {
 				continue
 			}
-			if i.disturbedAt.After(c.p.listed) {
+			if i.beat > min(c.p.beat, c.beat) {
 				return // nobody can know
 			}
 			k := i.heard[c.p]
@@ -329,7 +330,9 @@ func (s *sim) sync(by *call) {
 	s.served = now
 	if by != nil && by.op == "Apply" {
 		for _, old := range was.Routes {
-			s.noGap(old, now)
+			if by.p.decided[old.Service] >= s.shakenAt { // else it could not know what it changes
+				s.noGap(old, now)
+			}
 		}
 	}
 	s.addresses()
@@ -583,7 +586,7 @@ func (s *sim) reached(id string, calmly bool) {
 			bad("there is a candidate still")
 		}
 		for _, i := range s.insts {
-			if i.service == id && !i.removed && i.kind == KindRun {
+			if i.service == id && !i.removed && i.kind == KindRun && (ok || !i.ghost) {
 				bad("a run is left: %s", i.name)
 			}
 		}

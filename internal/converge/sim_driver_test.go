@@ -69,7 +69,7 @@ func (d *driver) begin(n int) {
 // command runs a command in a process of its own.
 func (d *driver) command(a act) *process {
 	s := d.sim
-	p := &process{sim: s, a: a, store: s.store.Process(), began: time.Now()}
+	p := &process{sim: s, a: a, store: s.store.Process(), began: time.Now(), decided: map[string]int{}}
 	p.life, p.kill = context.WithCancel(context.Background())
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	s.mu.Lock()
@@ -393,7 +393,7 @@ func (d *driver) haunt() {
 	c := d.zombies[0]
 	d.zombies = d.zombies[1:]
 	if i := d.find(c.arg); i != nil {
-		i.disturbedAt = time.Now()
+		d.disturb(i)
 	}
 	d.disturbed = true
 	d.mu.Unlock()
@@ -429,7 +429,9 @@ func (d *driver) befall(t trouble) {
 			live = append(live, i)
 		}
 	}
-	d.disturbed = true
+	d.disturbed, d.shaken = true, d.seq
+	d.beat++
+	d.shakenAt = d.beat
 	d.mu.Unlock()
 	until := time.Now().Add(t.d)
 	victim := func() *inst {
@@ -457,7 +459,8 @@ func (d *driver) befall(t trouble) {
 		}
 	case "vanish":
 		d.mu.Lock()
-		v.disturbedAt, v.vanished = time.Now(), true
+		v.vanished = true
+		d.disturb(v)
 		delete(d.starts, v.slotID()) // what was known of its restarts went with it
 		d.mu.Unlock()
 		d.log("! somebody removes %s", v.name)
@@ -540,6 +543,8 @@ func (d *driver) proxyIs(px *proxytest.Fake, change func()) {
 	defer d.mu.Unlock()
 	if d.px == px {
 		change()
+		d.beat++
+		d.shakenAt = d.beat
 		d.sync(nil)
 	}
 }
@@ -598,7 +603,7 @@ func (d *driver) reboot(lost bool) {
 	}
 	d.mu.Lock()
 	for _, i := range d.insts {
-		i.disturbedAt = time.Now()
+		d.disturb(i)
 	}
 	d.zombies = nil
 	clear(d.inFlight)

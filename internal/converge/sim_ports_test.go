@@ -23,23 +23,24 @@ import (
 
 // process is one run of the program: one command.
 type process struct {
-	sim    *sim
-	n      int
-	a      act
-	store  *statetest.Memory
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	life   context.Context // ends when it is killed
-	kill   context.CancelFunc
-	dead   bool
-	done   bool
-	err    error
-	outs   []Outcome
-	began  time.Time
-	ended  time.Time // or killed
-	listed time.Time // its last look at the containers
-	before before
-	judged bool
+	sim     *sim
+	n       int
+	a       act
+	store   *statetest.Memory
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	life    context.Context // ends when it is killed
+	kill    context.CancelFunc
+	dead    bool
+	done    bool
+	err     error
+	outs    []Outcome
+	began   time.Time
+	ended   time.Time      // or killed
+	beat    int            // of its last look at the containers
+	decided map[string]int // the beat of its last decision on a service's route
+	before  before
+	judged  bool
 }
 
 // call is a call of a port that waits for the driver's word.
@@ -47,6 +48,7 @@ type call struct {
 	p       *process
 	op, arg string
 	seq     int
+	beat    int // when it came
 	ctx     context.Context
 	answer  chan verdict
 	inner   func(context.Context) error
@@ -79,7 +81,7 @@ func (p *process) park(c *call) error {
 		return engine.ErrUnreachable
 	}
 	s.seq++
-	c.seq = s.seq
+	c.seq, c.beat = s.seq, s.beat
 	s.parked = append(s.parked, c)
 	s.mu.Unlock()
 	s.ring()
@@ -217,7 +219,8 @@ func (e simEngine) List(ctx context.Context, labels map[string]string) (out []en
 		out, err = e.sim.eng.List(ctx, labels)
 		if err == nil {
 			e.sim.mu.Lock()
-			e.listed = time.Now()
+			e.sim.beat++
+			e.beat = e.sim.beat
 			e.sim.mu.Unlock()
 		}
 		return err

@@ -47,7 +47,10 @@ type sim struct {
 	goals       map[string]goal.Goal // as they were at the last look
 	put         map[string]int       // the number of calls when the goal was written
 	reads       int                  // calls let through since the driver's last turn
+	shakenAt    int                  // the beat of that
+	shaken      int                  // the number of calls when something befell the world
 	changes     int                  // calls that changed something
+	beat        int                  // counts looks and troubles: what came first, within one instant too
 
 	procs   []*process
 	parked  []*call
@@ -91,13 +94,13 @@ type inst struct {
 	stoppedBy   *process
 	wasWell     bool      // when it was stopped
 	disturbedAt time.Time // when the world last did something to it
+	beat        int       // of that
 	everIn      bool
 	outAt       time.Time // since when the proxy does not serve it
 	removed     bool
 	vanished    bool // somebody else removed it
 	ghost       bool // its create took effect when nobody waited for it any more
 	heard       map[*process]heard
-	probes      int
 }
 
 // heard is what a process knows of an instance's health.
@@ -285,10 +288,16 @@ func (s *sim) ifRun(i *inst, run int, f func()) {
 	}
 }
 
+// disturb notes that the world does something to an instance. s.mu is held.
+func (s *sim) disturb(i *inst) {
+	s.beat++
+	i.disturbedAt, i.beat, s.disturbed = time.Now(), s.beat, true
+}
+
 // die ends an instance's process as the world does.
 func (s *sim) die(i *inst, code int, oom bool) {
 	s.mu.Lock()
-	i.disturbedAt, s.disturbed = time.Now(), true
+	s.disturb(i)
 	s.mu.Unlock()
 	s.log("! %s dies (%d)", i.name, code)
 	s.eng.Die(i.id, code, oom)
@@ -300,7 +309,8 @@ func (s *sim) die(i *inst, code int, oom bool) {
 func (s *sim) turn(i *inst, sick bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i.sick, i.disturbedAt, s.disturbed = sick, time.Now(), true
+	i.sick = sick
+	s.disturb(i)
 	s.logLocked("! %s turns sick: %v", i.name, sick)
 }
 
@@ -363,11 +373,7 @@ func (s *sim) ask(i *inst, n int, d time.Duration) {
 // Probe answers from what is true.
 func (p *process) Probe(ctx context.Context, t health.Instance, h spec.Health) health.Result {
 	s := p.sim
-	s.mu.Lock()
-	asked := s.insts[t.Container]
-	asked.probes++
-	d := s.jitter("probe", t.Name, strconv.Itoa(p.n), strconv.Itoa(asked.probes))
-	s.mu.Unlock()
+	d := s.jitter("probe", t.Name, strconv.Itoa(p.n), time.Since(s.began).String())
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():
