@@ -153,6 +153,20 @@ var decisions = []struct {
 	{"stopped: let go first", running("v1", policy(1)).with(func(w *world) { w.Goal.Running = false })},
 	{"stopped: out, so stopped, and kept for its logs", running("v1", policy(1)).serve("none").with(func(w *world) { w.Goal.Running = false })},
 	{"removed: the route goes", running("v1", policy(1)).with(func(w *world) { w.Goal.Running, w.Goal.Removing = false, true })},
+	{"it has run for long and is not asked yet: it is not late", running("v1", policy(1, worker)).each(func(i *Instance) { i.Asked, i.Well, i.EverWell = false, false, false })},
+	{"stop-first: the last one is sick and makes way", running("v1", policy(1, stopFirst)).each(sick)},
+	{"stop-first: one that was never started holds nothing up", running("v1", policy(1, stopFirst)).serve("none").each(created).upgrading("v2", policy(1, stopFirst))},
+	{"being stopped: it serves no more", running("v1", policy(1)).serve("none").with(func(w *world) { w.Doing = []Step{{Do: Stop, Instance: w.Instances[0].Name}} })},
+	{"coming in by a switch in flight: not stopped", running("v1", policy(1)).serve("none").with(func(w *world) {
+		w.Goal.Running, w.Doing = false, []Step{{Do: Route, Targets: []proxy.Target{{Instance: w.Instances[0].Name}}}}
+	})},
+	{"routed by the file alone: asked first", running("v1", policy(1)).serve("none").each(func(i *Instance) { i.Route, i.Asked, i.Well, i.EverWell = Unproved, false, false, false })},
+	{"given up, and the last that serves: it stays", running("v2", policy(1)).with(func(w *world) {
+		w.Goal.Current = &goal.Release{Digest: digest("v1"), Revision: "v1"}
+	})},
+	{"starting while the proxy is silent: not sick", running("v1", policy(1)).upgrading("v2", policy(1)).instance("v2", 1, 1, starting, func(i *Instance) { i.Asked, i.Failures, i.Route = true, 5, Unproved }).with(func(w *world) {
+		w.Proxy = Proxy{Has: true}
+	})},
 	{"the proxy does not answer: nothing is stopped", running("v2", policy(1)).instance("v1", 1, 1, func(i *Instance) { i.Route = Unproved }).with(func(w *world) { w.Proxy = Proxy{Has: true}; w.Instances[1].Route = Unproved })},
 }
 
