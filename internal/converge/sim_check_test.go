@@ -264,7 +264,7 @@ func (s *sim) effected(c *call) {
 	case "PutGoal":
 		g := *c.goal
 		old := s.goals[g.Service]
-		anew := g.Candidate != nil && (old.Candidate == nil || !old.Candidate.Since.Equal(g.Candidate.Since))
+		anew := g.Candidate != nil && (old.Candidate == nil || old.Candidate.Digest != g.Candidate.Digest || !old.Candidate.Since.Equal(g.Candidate.Since))
 		for k := range s.starts { // somebody asks for it anew, or for less
 			if k.service == g.Service && (anew && k.release == g.Candidate.Digest || k.slot > g.Count(g.Policy) && g.Candidate == nil) {
 				delete(s.starts, k)
