@@ -23,36 +23,6 @@ func TestRules_NothingIsInjected(t *testing.T) {
 	})
 }
 
-// A secret is nowhere to be read but in its container.
-func TestRules_SecretsAreNotTold(t *testing.T) {
-	t.Parallel()
-	const value = "s3cr3t-value"
-	e, addr := serving(t, nil)
-	e.write("secret", value+"\n")
-	e.Service("shop", e.read("services/shop.yml")+
-		"secrets: {DB: {file: "+e.Path("secret")+"}, KEY: {file: "+e.Path("secret")+", as: file}}\n")
-	if r := e.Upgrade("shop", "v2").Want(0); strings.Contains(r.Text(), value) {
-		t.Errorf("it is told: %s", r)
-	}
-	wantServes(t, addr, "v2")
-	for _, pattern := range []string{"state/goals/*", "state/routes.json", "state/history.db*"} {
-		files, err := filepath.Glob(e.Path(pattern))
-		must(t, err)
-		for _, f := range files {
-			if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), value) {
-				t.Errorf("it is in %s", f)
-			}
-		}
-	}
-	for _, c := range e.Containers("shop") {
-		for k, v := range c.Labels {
-			if strings.Contains(v, value) {
-				t.Errorf("it is in the label %s", k)
-			}
-		}
-	}
-}
-
 // Several services are upgraded at once; the proxy is one.
 func TestRules_SeveralServicesAtOnce(t *testing.T) {
 	t.Parallel()
@@ -75,37 +45,6 @@ func TestRules_SeveralServicesAtOnce(t *testing.T) {
 				t.Errorf("%s: %s %s, want %s", id, a, a.Header.Get("X-Service"), to)
 			}
 		}
-	}
-}
-
-// The events of each instance come in the contract's order.
-func TestRules_OrderOfEvents(t *testing.T) {
-	t.Parallel()
-	e, _ := serving(t, nil)
-	r := e.Upgrade("shop", "v2").Want(0)
-	if r.Result == nil || r.Result.OK == nil || !*r.Result.OK || r.Result.Code != 0 {
-		t.Errorf("the last line is no good result: %s", r)
-	}
-	of := map[string][]string{}
-	for _, v := range r.Events {
-		if v.Instance != "" {
-			of[v.Instance] = append(of[v.Instance], v.Event)
-			if v.Service != "shop" || len(v.Container) != 64 || v.Time.IsZero() {
-				t.Errorf("incomplete event: %+v", v)
-			}
-		}
-	}
-	for name, events := range of {
-		want := "unrouted drained stopped removed"
-		if strings.Contains(name, ".v2.") {
-			want = "created started healthy configured routed"
-		}
-		if got := strings.Join(events, " "); got != want {
-			t.Errorf("%s: %s, want %s", name, got, want)
-		}
-	}
-	if len(of) != 4 {
-		t.Errorf("%d instances took part, want 4", len(of))
 	}
 }
 
