@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -48,12 +49,12 @@ func (p *Proxy) local() bool {
 	return len(p.c.Test) > 0 && filepath.Base(p.c.Test[0]) == "nginx"
 }
 
-// test runs the test command as if conductor.conf had this text, and returns
-// what it printed. The file that a restart of nginx would read stays as it is:
-// the command runs in a mount namespace of its own, in which the candidate
-// lies over the file. Where that is not allowed, the candidate is put in place
-// for the length of the test.
-func (p *Proxy) test(ctx context.Context, text []byte) (out string, err error) {
+// test runs the test command, with these flags added, as if conductor.conf had
+// this text, and returns what it printed. The file that a restart of nginx
+// would read stays as it is: the command runs in a mount namespace of its own,
+// in which the candidate lies over the file. Where that is not allowed, the
+// candidate is put in place for the length of the test.
+func (p *Proxy) test(ctx context.Context, text []byte, flags ...string) (out string, err error) {
 	if _, err := os.Stat(p.c.ConfigDir); err != nil {
 		return "", fault.New(fault.ErrHost, "set proxy.config_dir to the folder that nginx includes", "look at proxy.config_dir: %w", err)
 	}
@@ -80,14 +81,15 @@ func (p *Proxy) test(ctx context.Context, text []byte) (out string, err error) {
 		return "", fault.New(fault.ErrHost, "", "write nginx candidate: %w", err)
 	}
 	defer os.Remove(candidate)
-	out, err = runOver(ctx, candidate, p.File(), p.c.Test)
+	argv := append(slices.Clone(p.c.Test), flags...)
+	out, err = runOver(ctx, candidate, p.File(), argv)
 	if !errors.Is(err, errNoNamespace) {
 		return out, err
 	}
 	if err := writeFile(p.File(), text, 0o644); err != nil {
 		return "", fault.New(fault.ErrHost, "", "write nginx file: %w", err)
 	}
-	out, err = run(ctx, p.c.Test)
+	out, err = run(ctx, argv)
 	if had != nil {
 		if werr := writeFile(p.File(), had, 0o644); werr != nil {
 			return "", fault.New(fault.ErrHost, "", "restore nginx file: %w", werr)

@@ -117,14 +117,15 @@ func lastLine(out string) string {
 	return lines[len(lines)-1]
 }
 
-// included finds out whether nginx reads the file at all: a text that is
-// wrong must fail its test. Only where the test runs privately.
+// included finds out whether nginx reads the file at all: what nginx dumps of
+// its configuration must have a word of the file's. Only where the test command
+// is nginx itself, which knows the flag.
 func (p *Proxy) included(ctx context.Context) error {
 	if !p.local() {
 		return nil
 	}
 	const word = "conductor_is_included"
-	out, err := p.test(ctx, []byte(word+";\n"))
+	out, err := p.test(ctx, []byte("# "+word+"\n"), "-T")
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

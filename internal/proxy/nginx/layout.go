@@ -19,7 +19,7 @@ type server struct {
 	Nobody    bool     // answers for host names that nobody claims
 	TLS       *spec.TLS
 	Locations []location
-	Streams   bool // a location of it proxies HTTP, so bodies are streamed
+	Proxies   bool // a location of it does
 	host      string
 	order     int // the first block of a socket is nginx's default for it
 }
@@ -206,14 +206,14 @@ func block(k at, p *place, sock *socket) server {
 	for _, match := range slices.Sorted(maps.Keys(p.locations)) {
 		l := p.locations[match]
 		s.Locations = append(s.Locations, l)
-		s.Streams = s.Streams || !l.GRPC && !l.Redirect
+		s.Proxies = s.Proxies || !l.Redirect
 	}
 	return s
 }
 
 func same(a, b server) bool {
 	tls := a.TLS == nil && b.TLS == nil || a.TLS != nil && b.TLS != nil && *a.TLS == *b.TLS
-	return a.Nobody == b.Nobody && tls && a.Streams == b.Streams && slices.Equal(a.Locations, b.Locations) &&
+	return a.Nobody == b.Nobody && tls && a.Proxies == b.Proxies && slices.Equal(a.Locations, b.Locations) &&
 		params(a.Listen[0]) == params(b.Listen[0])
 }
 

@@ -326,11 +326,14 @@ func TestDocument_PeersAreNoStructure(t *testing.T) {
 		t.Errorf("targets = %v, %v", targets, err)
 	}
 	text := string(two.bytes())
-	for i := 0; i < len(text); i += 97 {
+	for i := 0; i < len(text); i += 7 {
 		if _, err := parse(text[:i]); err == nil {
 			t.Fatalf("a file torn at %d is taken for whole", i)
 		}
-		if _, err := parse(text[:i] + "~" + text[i+1:]); err == nil && text[i] != '~' {
+		// Peers that somebody else wrote are read as what they say: the loop
+		// compares them with the goal.
+		got, err := parse(text[:i] + "~" + text[i+1:])
+		if err == nil && text[i] != '~' && got.peers.sameValues(two.peers) {
 			t.Fatalf("a file changed at %d is taken for whole", i)
 		}
 	}

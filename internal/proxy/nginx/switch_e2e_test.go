@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -94,9 +95,68 @@ func TestProxy_NoTargetAnswers503(t *testing.T) {
 	_, p := start(t)
 	mustApply(t, p, shop())
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		status, text := do(t, method, base+"/x", strings.NewReader("x"))
-		if status != 503 || !strings.Contains(text, "no instance") {
-			t.Errorf("%s: %d %q, want 503 in words", method, status, text)
+		for _, size := range []int{0, 1, 4 << 20} {
+			status, text := do(t, method, base+"/x", strings.NewReader(strings.Repeat("x", size)))
+			if status != 503 || !strings.Contains(text, "no instance") {
+				t.Errorf("%s of %d bytes: %d %q, want 503 in words", method, size, status, text)
+			}
+		}
+	}
+	resp, err := http.Get(base + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for k, want := range map[string]string{"Retry-After": "1", "Cache-Control": "no-store", "Content-Type": "text/plain; charset=utf-8"} {
+		if got := resp.Header.Get(k); got != want {
+			t.Errorf("%s: %q, want %q", k, got, want)
+		}
+	}
+}
+
+// A request whose instance goes away without an answer is tried at another
+// one, unless it may have changed something there.
+func TestProxy_OnlyHarmlessRequestsAreTriedAgain(t *testing.T) {
+	_, p := start(t)
+	var arrived sync.Map
+	arrives := func(r *http.Request) {
+		n, _ := arrived.LoadOrStore(r.URL.Path, new(atomic.Int32))
+		n.(*atomic.Int32).Add(1)
+	}
+	rude := backend(t, "rude", func(w http.ResponseWriter, r *http.Request) {
+		arrives(r)
+		panic(http.ErrAbortHandler)
+	})
+	alive := backend(t, "alive", func(w http.ResponseWriter, r *http.Request) {
+		arrives(r)
+		fmt.Fprint(w, "alive")
+	})
+	mustApply(t, p, shop(rude, alive))
+	for _, c := range []struct {
+		method string
+		body   string
+		again  bool
+	}{
+		{http.MethodGet, "", true},
+		{http.MethodHead, "", true},
+		{http.MethodDelete, "", true},
+		{http.MethodPost, "x", false},
+		{http.MethodPost, strings.Repeat("x", 1<<20), false},
+		{http.MethodPatch, "x", false},
+		{http.MethodPut, strings.Repeat("x", 1<<20), false},
+	} {
+		failed, twice := 0, 0
+		for i := range 30 {
+			path := fmt.Sprintf("/%s/%d/%d", c.method, len(c.body), i)
+			if status, _ := do(t, c.method, base+path, strings.NewReader(c.body)); status != 200 {
+				failed++
+			}
+			if n, ok := arrived.Load(path); ok && n.(*atomic.Int32).Load() > 1 {
+				twice++
+			}
+		}
+		if c.again && (failed > 0 || twice == 0) || !c.again && (failed == 0 || twice > 0) {
+			t.Errorf("%s with %d bytes: %d of 30 failed, %d arrived twice; to be tried again: %v", c.method, len(c.body), failed, twice, c.again)
 		}
 	}
 }
@@ -213,10 +273,7 @@ func deaf(t *testing.T) (proxy.Target, func()) {
 }
 
 func TestProxy_CountsReturnToZero(t *testing.T) {
-	n, p := start(t)
-	// An error_page of the machine's administrator takes over and forgets contexts.
-	n.WriteConf(strings.Replace(n.Conf(), "gzip on;", "gzip on; error_page 502 504 /sorry.html;", 1))
-	n.Reload()
+	_, p := start(t)
 	rude := backend(t, "rude", func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/hang":

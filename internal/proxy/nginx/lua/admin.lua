@@ -75,16 +75,8 @@ local function set()
             return fail(507, err)
         end
     end
-    local known = {}
-    for _, peers in pairs(wanted) do
-        for addr in peers:gmatch("@(%S+)%*") do
-            known["g:" .. addr] = true
-        end
-    end
     for _, key in ipairs(dict:get_keys(0)) do
         if key:sub(1, 3) == "s1:" and not wanted[key] then
-            dict:delete(key)
-        elseif key:sub(1, 2) == "g:" and not known[key] and (dict:get(key) or 0) <= 0 then
             dict:delete(key)
         end
     end

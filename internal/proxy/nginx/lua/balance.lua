@@ -5,9 +5,11 @@
 local c = ...
 
 local ngx, balancer = ngx, require "ngx.balancer"
-local dict = c.dict
 local service_var, peer_var = c.service_var, c.peer_var
 local random = math.random
+
+-- What stands for a peer where a service has none.
+local NONE = "none"
 
 -- How long a peer that refused a connection is passed over while others are
 -- there; its supervisor takes it out of the set much sooner.
@@ -16,44 +18,14 @@ local BAD_SECONDS = 5
 -- A packet that the kernel drops (a full backlog) is sent again after 1 s.
 local CONNECT_SECONDS, LAST_CONNECT_SECONDS = 1, 4
 
--- access answers for a service without peers, and sends a request with a body
--- on to the location that streams it.
-function c.access(service, stream)
-    if c.peers(service).n == 0 then
-        ngx.status = 503
-        ngx.header["Content-Type"] = "text/plain; charset=utf-8"
-        ngx.header["Retry-After"] = "1"
-        ngx.header["Cache-Control"] = "no-store"
-        ngx.print("503: no instance of this service is running at the moment.\n")
-        return ngx.exit(ngx.HTTP_OK)
-    end
-    if not stream then
-        return
-    end
-    -- nginx does not try another peer once it has begun to send a request
-    -- whose body is not buffered. A request without a body stays where it can
-    -- be tried again.
-    local method = ngx.req.get_method()
-    if method == "GET" or method == "HEAD" then
-        return
-    end
-    if method == "DELETE" or method == "OPTIONS" then
-        local length = ngx.var.http_content_length
-        if (not length or length == "0") and not ngx.var.http_transfer_encoding then
-            return
-        end
-    end
-    return ngx.exec(stream)
-end
-
--- least returns the peer with the fewest requests in flight, a random one of
--- them where several have as few.
+-- least returns the peer at which this worker has the fewest requests in
+-- flight, a random one of them where several have as few.
 local function least(peers, tried, now)
     local best, low, ties = nil, nil, 0
     for i = 1, #peers do
         local peer = peers[i]
         if peer.bad <= now and not (tried and tried[peer.addr]) then
-            local n = dict:get(peer.hint) or 0
+            local n = peer.load.n
             if not best or n < low then
                 best, low, ties = peer, n, 1
             elseif n == low then
@@ -103,7 +75,7 @@ end
 -- peer is taken back, and that peer is passed over.
 local function again(var, former, set)
     var[peer_var] = ""
-    c.count(former, -1)
+    c.count(c.load(former), -1)
     local ctx = ngx.ctx
     local attempt = ctx[c]
     if not attempt then
@@ -118,38 +90,49 @@ local function again(var, former, set)
     return attempt
 end
 
-function c.balance()
-    local var = ngx.var
-    local service, former = var[service_var], var[peer_var]
-    local set, tried, n = c.peers(service), nil, 1
-    if former and former ~= "" then
-        local attempt = again(var, former, set)
-        tried, n = attempt.tried, attempt.n
-    elseif set.n > 1 then
-        balancer.set_more_tries(math.min(set.n - 1, 2))
-    end
-
-    -- Whoever takes a peer out writes the set first and reads the counts then.
-    -- So count first and read the set then: if it is still the same, the count
-    -- was seen.
-    local peer
+-- choose counts the request at one of the service's peers and returns that
+-- peer and the set that it is of; no peer where the set is empty. Whoever takes
+-- a peer out writes the set first and reads the counts then. So this counts
+-- first and looks at the set then: if it is still the same, the count was seen.
+local function choose(service, tried)
+    local set = c.known(service)
     for _ = 1, 10 do
-        peer = pick(set, tried)
-        if not peer or not c.count(peer.addr, 1) then
-            return ngx.exit(502)
+        local peer = pick(set, tried)
+        if peer and not c.count(peer.load, 1) then
+            return nil, set
         end
         local now = c.peers(service)
         if now == set then
-            break
+            return peer, set
         end
-        c.count(peer.addr, -1)
-        set, peer = now, nil
+        if peer then
+            c.count(peer.load, -1)
+        end
+        set = now
     end
+    return nil, set
+end
+
+function c.balance()
+    local var = ngx.var
+    local service, former = var[service_var], var[peer_var]
+    local tried, n = nil, 1
+    if former and former ~= "" then
+        local attempt = again(var, former, c.known(service))
+        tried, n = attempt.tried, attempt.n
+    end
+    local peer, set = choose(service, tried)
     if not peer then
-        return ngx.exit(502)
+        if set.n == 0 then
+            var[peer_var] = NONE
+        end
+        return ngx.exit(ngx.ERROR) -- 500, for which there is an error_page
     end
     var[peer_var] = peer.addr
 
+    if n == 1 and set.n > 1 then
+        balancer.set_more_tries(math.min(set.n - 1, 2))
+    end
     if n < math.min(set.n, 3) then
         balancer.set_timeouts(CONNECT_SECONDS, nil, nil)
     elseif n > 1 then
@@ -158,15 +141,14 @@ function c.balance()
     local ok, err = balancer.set_current_peer(peer.host, peer.port)
     if not ok then
         ngx.log(ngx.ERR, "conductor: set peer ", peer.addr, ": ", err)
-        return ngx.exit(502)
+        return ngx.exit(ngx.ERROR)
     end
 end
 
 -- log runs once for each request that ends, however it ends.
 function c.log()
     local peer = ngx.var[peer_var]
-    if peer and peer ~= "" then
-        c.count(peer, -1)
-        ngx.var[peer_var] = ""
+    if peer and peer ~= "" and peer ~= NONE then
+        c.count(c.load(peer), -1)
     end
 end

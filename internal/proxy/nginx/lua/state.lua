@@ -9,7 +9,6 @@
 --   change           counts up after each change of peers
 --   s1:SERVICE       its peers, "NAME@ADDR:PORT*WEIGHT NAME@…", or ""
 --   f:PID:ADDR:PORT  requests that this worker has in flight there
---   g:ADDR:PORT      the sum over all workers; a hint for the choice alone
 --   w:PID            "CYCLE" of a worker that takes connections
 --   d:PID            a worker that is gone, whose counts are being collected
 local c = ...
@@ -74,17 +73,13 @@ c.alive = alive
 function c.collect(keys)
     local dead = {}
     for _, key in ipairs(keys) do
-        local pid, addr = key:match("^f:(%d+):(.+)$")
+        local pid = key:match("^f:(%d+):")
         if pid then
             if dead[pid] == nil then
                 dead[pid] = not alive(pid) and (dict:safe_add("d:" .. pid, 1, 60) or false)
             end
             if dead[pid] then
-                local n = dict:get(key)
                 dict:delete(key)
-                if n then
-                    dict:incr("g:" .. addr, -n)
-                end
             end
         else
             pid = key:match("^w:(%d+)$")
@@ -105,14 +100,11 @@ function c.init_worker()
     c.pid = ngx.worker.pid()
 
     -- A former worker of this number is gone, whatever it left.
-    local own, total = "^f:" .. c.pid .. ":(.+)$", 0
+    local own = "f:" .. c.pid .. ":"
     local keys = dict:get_keys(0)
     for _, key in ipairs(keys) do
-        local addr = key:match(own)
-        if addr then
-            total = dict:get(key) or 0
+        if key:sub(1, #own) == own then
             dict:delete(key)
-            dict:incr("g:" .. addr, -total)
         end
     end
     dict:delete("d:" .. c.pid)
@@ -130,37 +122,39 @@ function c.init_worker()
     ngx.timer.at(86400, watch)
 end
 
--- count adds by to what this worker has in flight at addr. Only this worker
--- writes the key. Nothing here may evict.
-local keys = {}
-function c.count(addr, by)
-    local key = keys[addr]
-    if not key then
-        key = { own = "f:" .. c.pid .. ":" .. addr, all = "g:" .. addr }
-        keys[addr] = key
+-- load is what this worker has in flight at addr: n, as under its key. There
+-- are as many as the network of the containers has had addresses.
+local loads = {}
+function c.load(addr)
+    local load = loads[addr]
+    if not load then
+        load = { key = "f:" .. c.pid .. ":" .. addr, n = 0 }
+        loads[addr] = load
     end
-    if not dict:incr(key.own, by) then
-        if by < 0 then
-            return true
-        end
-        local ok, err = dict:safe_add(key.own, by)
+    return load
+end
+
+-- count adds by to a load. Only this worker writes the key. Nothing here may
+-- evict.
+function c.count(load, by)
+    local n = dict:incr(load.key, by)
+    if not n and by > 0 then
+        local ok, err = dict:safe_add(load.key, by)
         if not ok then
             ngx.log(ngx.ERR, "conductor: count requests in flight: ", err)
             return false
         end
+        n = by
     end
-    if not dict:incr(key.all, by) and by > 0 and not dict:safe_add(key.all, by) then
-        dict:incr(key.all, by)
-    end
+    load.n = n or 0
     return true
 end
 
 -- tidy deletes this worker's zeros; an address that is used again comes back.
 local function tidy()
-    for addr, key in pairs(keys) do
-        if dict:get(key.own) == 0 then
-            dict:delete(key.own)
-            keys[addr] = nil
+    for _, load in pairs(loads) do
+        if load.n == 0 then
+            dict:delete(load.key)
         end
     end
 end
@@ -178,7 +172,7 @@ local function decode(raw)
             by_weight[weight] = class
             table.insert(set.classes, class)
         end
-        local peer = { addr = addr, host = host, port = tonumber(port), hint = "g:" .. addr, bad = 0 }
+        local peer = { addr = addr, host = host, port = tonumber(port), load = c.load(addr), bad = 0 }
         if host:find(":", 1, true) then
             peer.host = "[" .. host .. "]"
         end
@@ -191,10 +185,16 @@ local function decode(raw)
     return set
 end
 
+local cache, seen = {}, nil
+
+-- known returns them as this worker read them last.
+function c.known(service)
+    return cache[service] or c.peers(service)
+end
+
 -- peers returns the service's peers as the dictionary has them now. They are
 -- read anew after each change; whoever changes them writes them first and the
 -- counter then, so that an unchanged counter means unchanged peers.
-local cache, seen = {}, nil
 function c.peers(service)
     local change = dict:get("change")
     if change ~= seen then
