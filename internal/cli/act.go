@@ -54,6 +54,9 @@ func (a *app) act(ctx context.Context, verb func(context.Context, Core) ([]conve
 		}
 	}
 	d.End(r)
+	if len(outcomes) == 0 && !a.json() {
+		a.say("no services: nothing to do")
+	}
 	return nil
 }
 

@@ -5,7 +5,7 @@ import "strings"
 // nearest returns the word among known that was most likely meant, or "". A
 // word that begins one (--rev) means that one.
 func nearest(word string, known []string) string {
-	best, least := "", len(word)/3+1
+	best, least := "", max(len(word)/3, 1)
 	for _, k := range known {
 		if len(word) > 1 && strings.HasPrefix(k, word) {
 			return k
