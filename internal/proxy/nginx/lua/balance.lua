@@ -14,25 +14,25 @@ local NONE = "none"
 -- How long a peer that refused a connection is passed over while others are
 -- there; its supervisor takes it out of the set much sooner.
 local BAD_SECONDS = 5
--- How long a connection may take, while another peer can be tried and at last.
--- A packet that the kernel drops (a full backlog) is sent again after 1 s.
-local CONNECT_SECONDS, LAST_CONNECT_SECONDS = 1, 4
+-- How long a connection to the last peer that is tried may take. A packet that
+-- the kernel drops (a full backlog) is sent again after 1 s, so the others have
+-- as long, in the configuration.
+local LAST_CONNECT_SECONDS = 4
 
--- least returns the peer at which this worker has the fewest requests in
--- flight, a random one of them where several have as few.
-local function least(peers, tried, now)
-    local best, low, ties = nil, nil, 0
-    for i = 1, #peers do
-        local peer = peers[i]
+-- least returns the peer of a group at which this worker has the fewest
+-- requests in flight. Each search begins one peer further, so that they take
+-- turns where several have as few.
+local function least(group, tried, now)
+    local peers, best, low = group.peers, nil, nil
+    local n, at = #peers, group.turn
+    group.turn = at % math.max(n, 1) + 1
+    for _ = 1, n do
+        at = at % n + 1
+        local peer = peers[at]
         if peer.bad <= now and not (tried and tried[peer.addr]) then
-            local n = peer.load.n
-            if not best or n < low then
-                best, low, ties = peer, n, 1
-            elseif n == low then
-                ties = ties + 1
-                if random(ties) == 1 then
-                    best = peer
-                end
+            local load = peer.load.n
+            if not best or load < low then
+                best, low = peer, load
             end
         end
     end
@@ -48,7 +48,7 @@ local function pick(set, tried)
         for _, class in ipairs(set.classes) do
             at = at - class.share
             if at <= 0 then
-                local peer = least(class.peers, tried, now)
+                local peer = least(class, tried, now)
                 if peer then
                     return peer
                 end
@@ -56,9 +56,9 @@ local function pick(set, tried)
             end
         end
     end
-    return least(set.peers, tried, now)
-        or least(set.peers, tried, math.huge)
-        or least(set.peers, nil, math.huge)
+    return least(set, tried, now)
+        or least(set, tried, math.huge)
+        or least(set, nil, math.huge)
 end
 
 -- connected tells whether the attempt before this one got a connection. This
@@ -133,9 +133,7 @@ function c.balance()
     if n == 1 and set.n > 1 then
         balancer.set_more_tries(math.min(set.n - 1, 2))
     end
-    if n < math.min(set.n, 3) then
-        balancer.set_timeouts(CONNECT_SECONDS, nil, nil)
-    elseif n > 1 then
+    if n >= math.min(set.n, 3) then
         balancer.set_timeouts(LAST_CONNECT_SECONDS, nil, nil)
     end
     local ok, err = balancer.set_current_peer(peer.host, peer.port)

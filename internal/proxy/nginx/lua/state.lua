@@ -182,6 +182,10 @@ local function decode(raw)
         set.by_addr[addr] = peer
         set.n, set.total = set.n + 1, set.total + weight
     end
+    set.turn = math.random(math.max(set.n, 1)) -- workers begin apart
+    for _, class in ipairs(set.classes) do
+        class.turn = math.random(#class.peers)
+    end
     return set
 end
 
