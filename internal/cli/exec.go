@@ -115,8 +115,8 @@ func unknownInstance(id, named string, names []string) error {
 // execIn runs the command in the instance and returns its exit code, as an
 // error where it is not 0.
 func (a *app) execIn(ctx context.Context, e engine.Engine, i converge.InstanceStatus, command []string) error {
-	x := engine.Exec{Command: command, Stdin: a.env.Stdin, Stdout: a.stdout, Stderr: a.stderr}
-	restore, err := a.lendTerminal(ctx, &x)
+	x := engine.Exec{Command: command, Streams: engine.Streams{Stdin: a.env.Stdin, Stdout: a.stdout, Stderr: a.stderr}}
+	restore, err := a.lendTerminal(ctx, &x.Streams)
 	if err != nil {
 		return err
 	}

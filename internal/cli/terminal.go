@@ -16,7 +16,7 @@ import (
 // lendTerminal gives the command in the container our terminal, where there is
 // one at both ends: raw, so that every key goes through (Ctrl-C too), and with
 // its size. restore takes it back.
-func (a *app) lendTerminal(ctx context.Context, x *engine.Exec) (restore func(), err error) {
+func (a *app) lendTerminal(ctx context.Context, s *engine.Streams) (restore func(), err error) {
 	in, isIn := terminal(a.env.Stdin)
 	out, isOut := terminal(a.stdout)
 	if !isIn || !isOut {
@@ -49,7 +49,7 @@ func (a *app) lendTerminal(ctx context.Context, x *engine.Exec) (restore func(),
 			}
 		}
 	})
-	x.TTY, x.Resize = true, sizes
+	s.TTY, s.Resize = true, sizes
 	return func() {
 		signal.Stop(changed)
 		close(done)

@@ -280,6 +280,12 @@ func (e simEngine) Remove(ctx context.Context, id string) error {
 	return e.park(&call{op: "Remove", arg: id, ctx: ctx, inner: func(ctx context.Context) error { return e.sim.eng.Remove(ctx, id) }})
 }
 
+func (e simEngine) Attach(ctx context.Context, id string, st engine.Streams, attached func()) error {
+	return e.park(&call{op: "Attach", arg: id, ctx: ctx, inner: func(ctx context.Context) error {
+		return e.sim.eng.Attach(ctx, id, st, attached)
+	}})
+}
+
 func (e simEngine) Logs(ctx context.Context, id string, o engine.LogOptions, stdout, stderr io.Writer) error {
 	return e.pass(ctx, "Logs", id, func(ctx context.Context) error { return e.sim.eng.Logs(ctx, id, o, stdout, stderr) })
 }

@@ -82,12 +82,28 @@ type Engine interface {
 	// volumes. ErrConflict: it runs. No error when it is not there.
 	Remove(ctx context.Context, id string) error
 
+	// Attach connects streams to a container that is created or runs, and
+	// carries them until its output has ended or ctx is done. attached is
+	// called once, when all output from then on is sure to be carried: who
+	// starts the container then misses nothing. Output arrives complete, and in
+	// order on each of the two streams; a writer that is slow makes the
+	// container wait. A writer's own error ends it and is what is returned.
+	// ErrConflict: the container has ended. Where its start fails, or it is
+	// removed without one, ctx has to end.
+	//
+	// Its end says that no more output comes, not that the process has ended:
+	// nil is also what a broken connection to the engine can look like. Wait
+	// tells the end. A writer or an attached that does not return keeps Attach
+	// from returning.
+	Attach(ctx context.Context, id string, s Streams, attached func()) error
 	// Logs writes the container's output, apart, until its end or, with
 	// Follow, until the container ends or ctx is done.
 	Logs(ctx context.Context, id string, o LogOptions, stdout, stderr io.Writer) error
 	// Exec runs a command in a running container and returns its exit code.
 	Exec(ctx context.Context, id string, e Exec) (code int, err error)
-	// Wait returns the exit code once the container has ended.
+	// Wait returns the exit code once the container has ended; one that was
+	// never started has not. ErrUnreachable: the engine went away meanwhile,
+	// and the code is not known.
 	Wait(ctx context.Context, id string) (code int, err error)
 
 	// Events calls f for each change of a container that carries all the
@@ -166,6 +182,10 @@ type Create struct {
 	Env []string
 	// Files are mounted read-only: path in the container → path on the host.
 	Files map[string]string
+	// Stdin opens its standard input for the first Attach that brings one, and
+	// closes it with that; TTY gives it a terminal (runs). Without, its input
+	// is empty.
+	Stdin, TTY bool
 	// Spec is the rest. Its Environment, EnvFile, Secrets and Image are not
 	// looked at: Env, Files and Image above have what became of them.
 	Spec spec.Container
@@ -181,11 +201,22 @@ type LogOptions struct {
 
 // Exec is a command inside a running container.
 type Exec struct {
-	Command        []string
-	Stdin          io.Reader // nil: none
+	Command []string
+	Streams
+}
+
+// Streams are what a process is connected to.
+type Streams struct {
+	// Stdin is read until its end, which the process sees too, but for one at a
+	// terminal; nil: none. One that never ends keeps nobody waiting: it loses
+	// what it says next, and no more, after the process has ended.
+	Stdin          io.Reader
 	Stdout, Stderr io.Writer // nil: dropped
-	TTY            bool
-	// Resize carries terminal sizes (columns, rows); nil: none.
+	// TTY: the process has a terminal, and its output is one, Stdout. In Attach
+	// it is as the container was created.
+	TTY bool
+	// Resize carries terminal sizes (columns, rows), from before the process is
+	// started; nil: none. A size may be passed over for a later one.
 	Resize <-chan [2]uint
 }
 

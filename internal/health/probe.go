@@ -181,7 +181,9 @@ func (p *Probes) askCommand(ctx context.Context, i Instance, h spec.Health) (r R
 		name = clean(h.Command[0])
 	}
 	out := &lines{max: 1}
-	code, err := p.engine.Exec(ctx, i.Container, engine.Exec{Command: h.Command, Stdout: out.stream(), Stderr: out.stream()})
+	code, err := p.engine.Exec(ctx, i.Container, engine.Exec{
+		Command: h.Command, Streams: engine.Streams{Stdout: out.stream(), Stderr: out.stream()},
+	})
 	switch {
 	case err != nil:
 		r.Exit = -1

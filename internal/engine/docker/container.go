@@ -3,6 +3,7 @@ package docker
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -243,8 +244,16 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 	select {
 	case r := <-res.Result:
 		drained = true
-		if r.Error != nil && r.Error.Message != "" {
-			return 0, e.fail(ctx, &answer{fmt.Errorf("%s", r.Error.Message)}, "wait for container %s", id)
+		msg := ""
+		if r.Error != nil {
+			msg = r.Error.Message
+		}
+		if r.StatusCode < 0 {
+			// No process ends with that: the engine has given up waiting.
+			return 0, e.fail(ctx, fmt.Errorf("it stopped waiting: %s", msg), "wait for container %s", id)
+		}
+		if msg != "" {
+			return 0, e.fail(ctx, &answer{errors.New(msg)}, "wait for container %s", id)
 		}
 		return int(r.StatusCode), nil
 	case err := <-res.Error:

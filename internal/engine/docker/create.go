@@ -76,8 +76,15 @@ func config(c engine.Create) *container.Config {
 		WorkingDir: s.WorkingDir,
 		Labels:     labels,
 		StopSignal: s.StopSignal,
+		Tty:        c.TTY,
+		OpenStdin:  c.Stdin,
+		StdinOnce:  c.Stdin,
 		// Instances are probed from outside, where it costs an eighth.
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+	}
+	if c.Stdin || c.TTY {
+		// What its caller attaches to; the engine only shows it.
+		conf.AttachStdin, conf.AttachStdout, conf.AttachStderr = c.Stdin, true, true
 	}
 	if grace > 0 {
 		// For those who stop it by hand, and for the end of the engine.

@@ -62,6 +62,9 @@ func kind(err error, msg string) error {
 	if client.IsErrConnectionFailed(err) {
 		return engine.ErrUnreachable
 	}
+	if m := refusal.FindStringSubmatch(msg); m != nil {
+		return refusals[m[1]]
+	}
 	low := strings.ToLower(msg)
 	for _, t := range noSpace {
 		if strings.Contains(low, t) {
@@ -88,6 +91,12 @@ func kind(err error, msg string) error {
 	}
 	return nil
 }
+
+// refusal is all that the client tells of an answer other than a connection to
+// carry streams over: its status.
+var refusal = regexp.MustCompile(`^unable to upgrade to \S+, received (\d+)$`)
+
+var refusals = map[string]error{"404": engine.ErrNotFound, "409": engine.ErrConflict, "503": engine.ErrUnreachable}
 
 var (
 	noSpace = []string{"no space left on device", "disk quota exceeded"}

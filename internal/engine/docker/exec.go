@@ -2,10 +2,8 @@ package docker
 
 import (
 	"context"
-	"io"
 	"time"
 
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
 
 	"conductor/internal/engine"
@@ -30,34 +28,11 @@ func (e *Engine) Exec(ctx context.Context, id string, x engine.Exec) (int, error
 	if err != nil {
 		return 0, e.fail(ctx, err, "%s", what)
 	}
-	defer conn.Close()
-	// The client lets go of ctx once it is connected.
-	defer context.AfterFunc(ctx, conn.Close)()
-
-	if x.Stdin != nil {
-		// It ends with the connection, at the latest when stdin next has a
-		// byte: a read from a terminal cannot be called off.
-		go func() {
-			_, _ = io.Copy(conn.Conn, x.Stdin)
-			_ = conn.CloseWrite()
-		}()
-	}
-	if x.TTY && x.Resize != nil {
-		resizing, cancel := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			e.resize(resizing, made.ID, x.Resize)
-		}()
-		defer func() { cancel(); <-done }()
-	}
-	out, errs := &sink{w: x.Stdout}, &sink{w: x.Stderr}
-	if x.TTY {
-		_, err = io.Copy(out, conn.Reader)
-	} else {
-		_, err = stdcopy.StdCopy(out, errs, conn.Reader)
-	}
-	if err := e.copied(ctx, err, what, out, errs); err != nil {
+	err = e.carry(ctx, what, conn.HijackedResponse, x.Streams, func(ctx context.Context, size [2]uint) error {
+		_, err := e.api.ExecResize(ctx, made.ID, client.ExecResizeOptions{Width: size[0], Height: size[1]})
+		return err
+	})
+	if err != nil {
 		return 0, err
 	}
 	return e.execCode(ctx, made.ID, what)
@@ -78,36 +53,6 @@ func (e *Engine) execCode(ctx context.Context, execID, what string) (int, error)
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return 0, e.fail(ctx, ctx.Err(), "%s", what)
-		}
-	}
-}
-
-// resizeTries bounds the wait for the command to be far enough for its first
-// size to be taken: the engine refuses sizes until its process runs.
-const resizeTries = 10
-
-// resize passes sizes on until ctx is done. A size that is not taken is lost:
-// it is no reason to end the command.
-func (e *Engine) resize(ctx context.Context, execID string, sizes <-chan [2]uint) {
-	for {
-		select {
-		case size, ok := <-sizes:
-			if !ok {
-				return
-			}
-			for try := range resizeTries {
-				_, err := e.api.ExecResize(ctx, execID, client.ExecResizeOptions{Width: size[0], Height: size[1]})
-				if err == nil {
-					break
-				}
-				select {
-				case <-time.After(time.Duration(try+1) * 10 * time.Millisecond):
-				case <-ctx.Done():
-					return
-				}
-			}
-		case <-ctx.Done():
-			return
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -351,7 +350,7 @@ func TestEngine_ExecStdinAndTerminal(t *testing.T) {
 	big := strings.Repeat("0123456789abcde\n", 1<<15)
 	var out bytes.Buffer
 	code, err := i.Engine.Exec(t.Context(), id, engine.Exec{
-		Command: append([]string{"/app"}, enginetest.Echo...), Stdin: strings.NewReader(big), Stdout: &out,
+		Command: append([]string{"/app"}, enginetest.Echo...), Streams: engine.Streams{Stdin: strings.NewReader(big), Stdout: &out},
 	})
 	if err != nil || code != 0 || out.String() != big {
 		t.Errorf("code %d, %v, %d bytes of %d", code, err, out.Len(), len(big))
@@ -360,14 +359,14 @@ func TestEngine_ExecStdinAndTerminal(t *testing.T) {
 	sizes := make(chan [2]uint, 1)
 	sizes <- [2]uint{100, 30}
 	code, err = i.Engine.Exec(t.Context(), id, engine.Exec{
-		Command: append([]string{"/app"}, enginetest.Print("a", "b")...), Stdout: &out, TTY: true, Resize: sizes,
+		Command: append([]string{"/app"}, enginetest.Print("a", "b")...), Streams: engine.Streams{Stdout: &out, TTY: true, Resize: sizes},
 	})
 	if err != nil || code != 0 || out.String() != "a\r\nb\r\n" {
 		t.Errorf("terminal: code %d, %v, %q", code, err, out.String())
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, err = i.Engine.Exec(ctx, id, engine.Exec{Command: append([]string{"/app"}, enginetest.Forever...), Stdout: io.Discard})
+	_, err = i.Engine.Exec(ctx, id, engine.Exec{Command: append([]string{"/app"}, enginetest.Forever...)})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a command without end: %v", err)
 	}

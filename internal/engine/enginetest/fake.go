@@ -24,7 +24,7 @@ import (
 
 // Fake is an engine in memory. It does what Docker does as far as its callers
 // can see, in an order that depends on the calls alone, with no goroutine of
-// its own: it can be used inside a testing/synctest bubble in which it was
+// its own but one that reads for Attach: it can be used inside a testing/synctest bubble in which it was
 // made. Make one with NewFake; set the hooks before the first call.
 type Fake struct {
 	// Intercept, where it is set, is asked once for each call of a method of
@@ -60,26 +60,6 @@ type Fault struct {
 	Late bool
 }
 
-// Behaviour is what the process of a container does.
-type Behaviour struct {
-	// CannotRun, where it is not empty, is why the process cannot be started.
-	CannotRun string
-	// Exits: it ends with Code as soon as it is started, OOM says by whom.
-	Exits bool
-	OOM   bool
-	Code  int
-	// IgnoresTerm: only SIGKILL ends it.
-	IgnoresTerm bool
-	// TermAfter is how long it takes to end once it is asked to.
-	TermAfter time.Duration
-	// TermCode is its exit code when it is asked to end.
-	TermCode int
-	// Stdout and Stderr are what it prints as it starts.
-	Stdout, Stderr string
-	// Exec answers commands run inside; nil: exit code 0 and no output.
-	Exec func(command []string) (code int, stdout, stderr string)
-}
-
 type image struct {
 	engine.Image
 	names map[string]bool
@@ -92,6 +72,11 @@ type container struct {
 	lease netip.Addr    // the address that it holds while it runs
 	ended chan struct{} // closed when the process ends, or the container goes; new at each start
 	lines []line
+
+	attached  map[*attachment]bool
+	input     string // that nobody has read yet
+	inputEnds bool   // and nothing follows
+	fed       bool   // an attachment brought an input
 }
 
 type line struct {

@@ -57,7 +57,7 @@ func (f *Fake) Create(ctx context.Context, in engine.Create) (id string, err err
 		if err != nil {
 			return fmt.Errorf("create container %s: %w", in.Name, err)
 		}
-		c := &container{made: in, ended: make(chan struct{})}
+		c := &container{made: in, ended: make(chan struct{}), attached: map[*attachment]bool{}}
 		c.ID = f.id("container")
 		c.Name = in.Name
 		c.Image = im.ID
@@ -68,7 +68,7 @@ func (f *Fake) Create(ctx context.Context, in engine.Create) (id string, err err
 		maps.Copy(c.Labels, in.Labels)
 		c.State = engine.Created
 		c.Created = time.Now()
-		c.Address = in.Address
+		c.Address, c.TTY = in.Address, in.TTY
 		f.containers[c.ID] = c
 		f.publish(c, "create")
 		id = c.ID
@@ -110,14 +110,19 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 		select {
 		case <-c.ended:
 			c.ended = make(chan struct{})
+			c.input, c.inputEnds, c.fed = "", false, false
 		default: // never started; who waits for it goes on waiting
 		}
 		c.print(now, false, b.Stdout)
 		c.print(now, true, b.Stderr)
 		f.publish(c, "start")
-		if b.Exits {
+		switch run := c.ended; {
+		case b.Exits && b.After > 0:
+			time.AfterFunc(b.After, func() { f.endRun(c, run, b.Code, b.OOM) })
+		case b.Exits:
 			f.end(c, b.Code, b.OOM)
 		}
+		f.consume(c)
 		return nil
 	})
 }
@@ -175,7 +180,7 @@ func (f *Fake) Stop(ctx context.Context, id string, grace time.Duration) error {
 			if grace <= 0 {
 				f.end(c, 137, false)
 			} else {
-				time.AfterFunc(grace, func() { f.endRun(c, run, 137) })
+				time.AfterFunc(grace, func() { f.endRun(c, run, 137, false) })
 			}
 		}
 		f.mu.Unlock()
@@ -218,16 +223,16 @@ func (f *Fake) signal(c *container, name string) {
 		f.end(c, c.live.TermCode, false)
 	default:
 		run, code := c.ended, c.live.TermCode
-		time.AfterFunc(c.live.TermAfter, func() { f.endRun(c, run, code) })
+		time.AfterFunc(c.live.TermAfter, func() { f.endRun(c, run, code, false) })
 	}
 }
 
 // endRun ends the run of a container that ended stands for, if it still goes.
-func (f *Fake) endRun(c *container, run chan struct{}, code int) {
+func (f *Fake) endRun(c *container, run chan struct{}, code int, oom bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c.ended == run {
-		f.end(c, code, false)
+		f.end(c, code, oom)
 	}
 }
 
@@ -315,7 +320,7 @@ func (f *Fake) Vanish(id string) bool {
 func (f *Fake) AddForeign(name, network string, addr netip.Addr) (netip.Addr, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := &container{made: engine.Create{Name: name, Network: network, Address: addr}, ended: make(chan struct{})}
+	c := &container{made: engine.Create{Name: name, Network: network, Address: addr}, ended: make(chan struct{}), attached: map[*attachment]bool{}}
 	a, why := f.lease(c)
 	if why != "" {
 		return a, fmt.Errorf("start container %s: %w: %s", name, engine.ErrCannotRun, why)
@@ -378,12 +383,6 @@ func (c *container) view() engine.Container {
 		v.Address = c.lease
 	}
 	return v
-}
-
-func (c *container) print(at time.Time, stderr bool, text string) {
-	for l := range strings.Lines(text) {
-		c.lines = append(c.lines, line{at, stderr, l})
-	}
 }
 
 func carries(have, want map[string]string) bool {

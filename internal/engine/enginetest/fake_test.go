@@ -1,9 +1,11 @@
 package enginetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,4 +195,50 @@ func TestFake_DieAndForeigners(t *testing.T) {
 	if n := f.Names(); sprint(n) != "[app:1 registry.example.com/shop:v2]" {
 		t.Errorf("names %q", n)
 	}
+}
+
+func TestFake_AttachedPrograms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFake()
+		im := f.AddImage("app:1", "one")
+		f.Behave = func(c engine.Create) Behaviour {
+			return Behaviour{Echo: c.Name == "echo", Exits: c.Name == "late", After: time.Hour, Code: 3, OOM: c.Name == "late", Stdout: "begins\n"}
+		}
+		run := func(name string, s engine.Streams) error {
+			id, err := f.Create(t.Context(), engine.Create{Name: name, Image: im.ID, Stdin: s.Stdin != nil})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f.Attach(t.Context(), id, s, func() {
+				if err := f.Start(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		var out bytes.Buffer
+		begin := time.Now()
+		if err := run("late", engine.Streams{Stdout: &out}); err != nil || time.Since(begin) != time.Hour || out.String() != "begins\n" {
+			t.Errorf("%v after %s, %q", err, time.Since(begin), out.String())
+		}
+		if c, err := f.Inspect(t.Context(), "late"); err != nil || c.ExitCode != 3 || !c.OOMKilled {
+			t.Errorf("%+v, %v", c, err)
+		}
+		out.Reset()
+		if err := run("echo", engine.Streams{Stdin: strings.NewReader("typed"), Stdout: &out}); err != nil || out.String() != "begins\ntyped" {
+			t.Errorf("%v, %q", err, out.String())
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := f.Create(t.Context(), engine.Create{Name: "never", Image: im.ID}); err != nil {
+			t.Fatal(err)
+		}
+		err := f.Attach(ctx, "never", engine.Streams{}, func() {
+			if err := f.Remove(t.Context(), "never"); err != nil {
+				t.Error(err)
+			}
+		})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("removed before its start: %v", err)
+		}
+	})
 }

@@ -46,6 +46,23 @@ func BuildImage(t testing.TB, ref string) (id string) {
 	})
 }
 
+// BuildImageIn is BuildImage for the Docker engine at another socket, with no
+// settings but the program. It goes with that engine.
+func BuildImageIn(t testing.TB, socket, ref string) {
+	t.Helper()
+	bin, err := appBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, _, err := imageArchive(ref, map[string][]byte{"app": bin}, map[string]any{"Entrypoint": []string{"/app"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(t.Context(), socket, http.MethodPost, "/images/load?quiet=1", "application/x-tar", archive); err != nil {
+		t.Fatalf("load image %s: %v", ref, err)
+	}
+}
+
 // LoadImage loads an image with one layer of executable files (path without a
 // slash before it → content) and a configuration as the image specification
 // has it, under a name that goes when the test ends. It returns the image's ID.
@@ -140,6 +157,10 @@ func docker(ctx context.Context, method, path string, body io.Reader) error {
 }
 
 func dockerJSON(ctx context.Context, method, path, contentType string, body io.Reader) ([]byte, error) {
+	return call(ctx, socket, method, path, contentType, body)
+}
+
+func call(ctx context.Context, socket, method, path, contentType string, body io.Reader) ([]byte, error) {
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}

@@ -41,6 +41,47 @@ func Write(path, text string) []string { return []string{"write", path, text} }
 // Echo copies standard input to standard output.
 var Echo = []string{"echo"}
 
+// Talk prints n numbered lines to each output, in turn, and ends with a code.
+func Talk(n, code int) []string { return []string{"talk", strconv.Itoa(n), strconv.Itoa(code)} }
+
+// Mute says that it is ready, closes its outputs and runs until SIGTERM.
+var Mute = []string{"mute"}
+
+// FloodBlock is the size of a block of Flood, in bytes.
+const FloodBlock = 64 << 10
+
+// Flood prints n blocks to stdout, each of which begins with its number, in 15
+// digits, and a line feed.
+func Flood(n int) []string { return []string{"flood", strconv.Itoa(n), strconv.Itoa(FloodBlock)} }
+
+// Terminal says which of its three files are terminals and what size that is,
+// and again at each change of the size, until SIGTERM.
+var Terminal = []string{"terminal"}
+
+// Behaviour is what the process of a container does.
+type Behaviour struct {
+	// CannotRun, where it is not empty, is why the process cannot be started.
+	CannotRun string
+	// Exits: it ends by itself with Code, so long After it is started; OOM says
+	// by whom.
+	Exits bool
+	After time.Duration
+	OOM   bool
+	Code  int
+	// Echo: it prints its standard input, and ends with Code when that ends.
+	Echo bool
+	// IgnoresTerm: only SIGKILL ends it.
+	IgnoresTerm bool
+	// TermAfter is how long it takes to end once it is asked to.
+	TermAfter time.Duration
+	// TermCode is its exit code when it is asked to end.
+	TermCode int
+	// Stdout and Stderr are what it prints as it starts.
+	Stdout, Stderr string
+	// Exec answers commands run inside; nil: exit code 0 and no output.
+	Exec func(command []string) (code int, stdout, stderr string)
+}
+
 // AppBehaviour is the test program as Fake.Behave: what the image of
 // BuildImage does on a real engine.
 func AppBehaviour(c engine.Create) Behaviour {
@@ -87,6 +128,17 @@ func appDoes(args []string) Behaviour {
 			b.Stdout += "line " + strconv.Itoa(i+1) + "\n"
 		}
 		return b
+	case "talk":
+		n, _ := strconv.Atoi(args[1])
+		code, _ := strconv.Atoi(args[2])
+		b := Behaviour{Exits: true, Code: code}
+		for i := range n {
+			b.Stdout += "out " + strconv.Itoa(i+1) + "\n"
+			b.Stderr += "err " + strconv.Itoa(i+1) + "\n"
+		}
+		return b
+	case "echo":
+		return Behaviour{Echo: true}
 	case "hog":
 		return Behaviour{Exits: true, OOM: true, Code: 137}
 	default:

@@ -85,7 +85,9 @@ func testLogsFollow(b *bench) {
 func testExec(b *bench) {
 	id := b.run("app", Forever)
 	var out, errs bytes.Buffer
-	code, err := b.Engine.Exec(b.ctx(), id, engine.Exec{Command: append([]string{"/app"}, Print("o", "e")...), Stdout: &out, Stderr: &errs})
+	code, err := b.Engine.Exec(b.ctx(), id, engine.Exec{
+		Command: append([]string{"/app"}, Print("o", "e")...), Streams: engine.Streams{Stdout: &out, Stderr: &errs},
+	})
 	b.must(err)
 	if code != 0 || out.String() != "o\n" || errs.String() != "e\n" {
 		b.Errorf("code %d, stdout %q, stderr %q", code, out.String(), errs.String())
@@ -196,7 +198,8 @@ func testNotFound(b *bench) {
 	for name, err := range map[string]error{
 		"inspect": inspect, "wait": wait, "exec": exec,
 		"start": e.Start(ctx, id), "stop": e.Stop(ctx, id, 0), "kill": e.Kill(ctx, id, "SIGTERM"),
-		"logs": e.Logs(ctx, id, engine.LogOptions{}, io.Discard, io.Discard),
+		"attach": e.Attach(ctx, id, engine.Streams{}, func() { b.Error("attached to nothing") }),
+		"logs":   e.Logs(ctx, id, engine.LogOptions{}, io.Discard, io.Discard),
 	} {
 		if !errors.Is(err, engine.ErrNotFound) {
 			b.Errorf("%s: got %v, want ErrNotFound", name, err)
@@ -227,6 +230,7 @@ func testContext(b *bench) {
 		"create": create, "wait": wait, "exec": exec,
 		"tag": e.Tag(ctx, c.Image, b.Image), "untag": e.Untag(ctx, b.name("x")),
 		"start": e.Start(ctx, c.Name), "stop": e.Stop(ctx, c.Name, 0), "kill": e.Kill(ctx, c.Name, "SIGTERM"), "remove": e.Remove(ctx, c.Name),
+		"attach": e.Attach(ctx, c.Name, engine.Streams{}, func() {}),
 		"logs":   e.Logs(ctx, c.Name, engine.LogOptions{}, io.Discard, io.Discard),
 		"events": e.Events(ctx, nil, func() {}, func(engine.Event) {}),
 	} {

@@ -6,13 +6,18 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -87,6 +92,34 @@ func run(what string, args []string) int {
 		if _, err := os.Stdout.ReadFrom(os.Stdin); err != nil {
 			return fail(err)
 		}
+	case "talk": // so many lines to each output, in turn, and that code
+		n, err1 := strconv.Atoi(args[0])
+		code, err2 := strconv.Atoi(args[1])
+		if err := errors.Join(err1, err2); err != nil {
+			return fail(err)
+		}
+		for i := range n {
+			fmt.Println("out", i+1)
+			fmt.Fprintln(os.Stderr, "err", i+1)
+		}
+		return code
+	case "mute": // closes its outputs and runs until SIGTERM
+		wait(0, os.Stdout, os.Stderr)
+	case "flood": // so many blocks of that size to stdout, numbered
+		n, err1 := strconv.Atoi(args[0])
+		size, err2 := strconv.Atoi(args[1])
+		if err := errors.Join(err1, err2); err != nil {
+			return fail(err)
+		}
+		block := bytes.Repeat([]byte(strings.Repeat("x", 1023)+"\n"), size/1024)
+		for i := range n {
+			copy(block, fmt.Sprintf("%015d\n", i))
+			if _, err := os.Stdout.Write(block); err != nil {
+				return fail(err)
+			}
+		}
+	case "terminal": // what its terminal is, and each change, until SIGTERM
+		terminal()
 	default:
 		return fail(fmt.Errorf("unknown request %q", what))
 	}
@@ -94,13 +127,34 @@ func run(what string, args []string) int {
 }
 
 // wait returns so long after SIGTERM. The word on stdout says that it listens
-// for the signal.
-func wait(linger time.Duration) {
+// for the signal; files are closed after it.
+func wait(linger time.Duration, files ...*os.File) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGTERM)
 	fmt.Println("ready")
+	for _, f := range files {
+		_ = f.Close()
+	}
 	<-c
 	time.Sleep(linger)
+}
+
+func terminal() {
+	c := make(chan os.Signal, 8)
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGWINCH)
+	for {
+		for fd := range 3 {
+			_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+			fmt.Printf("%d=%t ", fd, err == nil)
+		}
+		if size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ); err == nil {
+			fmt.Printf("%dx%d", size.Col, size.Row)
+		}
+		fmt.Println()
+		if s := <-c; s == syscall.SIGTERM {
+			return
+		}
+	}
 }
 
 func show() int {
