@@ -8,6 +8,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"conductor/internal/cli"
@@ -15,28 +16,56 @@ import (
 )
 
 func main() {
-	ctx := interruptible(context.Background())
+	var s signals
+	ctx := s.interruptible(context.Background())
 	os.Exit(cli.Main(ctx, os.Args[1:], cli.Env{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Open: open,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Open: open, Signals: s.take,
 	}))
 }
 
-// interruptible returns a context that the first SIGINT or SIGTERM ends, so
-// that the command comes to a clean end; the second one leaves at once. That
-// is safe at any instant: the next command goes on from where things are.
-func interruptible(ctx context.Context) context.Context {
+// signals are SIGINT and SIGTERM: they end the command, unless it has taken
+// them to pass them on.
+type signals struct {
+	mu   sync.Mutex
+	pass func(os.Signal)
+}
+
+// interruptible returns a context that the first of them ends, so that the
+// command comes to a clean end; the second one leaves at once. That is safe at
+// any instant: the next command goes on from where things are.
+func (s *signals) interruptible(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	come := make(chan os.Signal, 2)
+	signal.Notify(come, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
-		<-signals
-		cancel(fault.ErrInterrupted)
-		<-signals
-		os.Exit(130)
+		for sig := range come {
+			s.mu.Lock()
+			pass := s.pass
+			s.mu.Unlock()
+			switch {
+			case pass != nil:
+				pass(sig)
+			case ctx.Err() != nil:
+				os.Exit(130)
+			default:
+				cancel(fault.ErrInterrupted)
+			}
+		}
 	}()
 	// A reader of our output that goes away must not kill an upgrade: caught,
 	// SIGPIPE becomes an error of the write. Ignored, it would be ignored in
 	// the commands that we run as well.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return ctx
+}
+
+// take has them go to pass until giveBack is called.
+func (s *signals) take(pass func(os.Signal)) (giveBack func()) {
+	set := func(f func(os.Signal)) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.pass = f
+	}
+	set(pass)
+	return func() { set(nil) }
 }

@@ -55,14 +55,22 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		Store:       dir,
 		Secrets:     secret.New(dir.Key, runDir(c.Namespace)),
 		History:     history,
+		Runs:        runs{dir, history},
 		Emit:        s.Emit,
 		User:        s.User,
 		Code:        cli.Code,
 	}
 	parts.Routes = dir.Routes
 	parts.History = history
+	parts.RunLog = dir.ReadRunLog
 	parts.Close = func() error { return errors.Join(history.Close(), engine.Close()) }
 	return parts, nil
+}
+
+// runs is what is kept of runs.
+type runs struct {
+	*state.Dir
+	*state.History
 }
 
 // runDir is where secrets that are files lie while their instances run: in

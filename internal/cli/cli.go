@@ -28,12 +28,15 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Open           Opener
+	// Signals has SIGINT and SIGTERM go to pass instead of ending the command's
+	// context, until giveBack is called; nil: it cannot be had.
+	Signals func(pass func(os.Signal)) (giveBack func())
 }
 
 // Main runs one command and returns the process's exit code. When ctx ends
 // with the cause fault.ErrInterrupted, the command is brought to a clean end.
 func Main(ctx context.Context, args []string, e Env) int {
-	a := &app{env: e, start: time.Now(), stdout: &guard{w: e.Stdout}, stderr: e.Stderr}
+	a := &app{env: e, args: args, start: time.Now(), stdout: &guard{w: e.Stdout}, stderr: e.Stderr}
 	a.answerTo = a.stdout
 	a.output.mode = a.defaultMode()
 
@@ -59,6 +62,7 @@ func Main(ctx context.Context, args []string, e Env) int {
 // app is one run of the command line.
 type app struct {
 	env    Env
+	args   []string
 	start  time.Time
 	stdout *guard
 	stderr io.Writer
@@ -122,7 +126,7 @@ A service is a file, services/<id>.yml. A first look:
 	root.SetFlagErrorFunc(flagError)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(modeWords(), cobra.ShellCompDirectiveNoFileComp))
 
-	root.AddCommand(a.service(), a.convergeCmd(), a.validate(), a.doctor(), a.prune(), a.schema(), a.version(), a.completion(root))
+	root.AddCommand(a.service(), a.run(), a.runs(), a.convergeCmd(), a.validate(), a.doctor(), a.prune(), a.schema(), a.version(), a.completion(root))
 	return root
 }
 

@@ -356,3 +356,12 @@ func (h *fakeHost) List(_ context.Context, service string, limit int) ([]state.O
 	}
 	return ops, nil
 }
+
+func (h *fakeHost) Run(context.Context, converge.RunRequest) (converge.RunResult, error) {
+	return converge.RunResult{}, nil
+}
+
+func (h *fakeHost) LiveRuns(context.Context, string) ([]engine.Container, error) { return nil, nil }
+func (h *fakeHost) StopRun(context.Context, string) error                        { return nil }
+func (h *fakeHost) SweepRuns(context.Context) error                              { return nil }
+func (h *fakeHost) Runs(context.Context, string, int) ([]state.Run, error)       { return nil, nil }

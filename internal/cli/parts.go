@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"io"
 
 	"conductor/internal/converge"
 	"conductor/internal/engine"
@@ -35,6 +36,12 @@ type Core interface {
 	Prune(ctx context.Context, ids ...string) ([]converge.Outcome, error)
 	// Status tells of the services, ordered by id; none named: all.
 	Status(ctx context.Context, ids ...string) ([]converge.Status, error)
+	// Run runs a command in a container of its own.
+	Run(ctx context.Context, r converge.RunRequest) (converge.RunResult, error)
+	// LiveRuns are the containers of runs, of one service or of all.
+	LiveRuns(ctx context.Context, service string) ([]engine.Container, error)
+	StopRun(ctx context.Context, name string) error
+	SweepRuns(ctx context.Context) error
 }
 
 // Parts are the host, opened.
@@ -44,6 +51,7 @@ type Parts struct {
 	Proxy   proxy.Proxy   // doctor
 	Routes  func() (state.Routes, error)
 	History History
+	RunLog  func(run string, to io.Writer) error // of one that has ended
 	// Close lets go of what was opened; nil: nothing.
 	Close func() error
 }
@@ -53,6 +61,8 @@ type History interface {
 	// List returns operations, newest first, at most limit (0: all), of one
 	// service or, with an empty id, of all.
 	List(ctx context.Context, service string, limit int) ([]state.Operation, error)
+	// Runs returns runs in the same way.
+	Runs(ctx context.Context, service string, limit int) ([]state.Run, error)
 }
 
 // Setup is what is known when the host is opened.

@@ -34,6 +34,7 @@ type Host struct {
 	Store       Store
 	Secrets     Secrets
 	History     History
+	Runs        Runs
 	Emit        event.Sink
 	// User is who asked, for the history.
 	User string

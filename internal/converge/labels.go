@@ -22,6 +22,8 @@ const (
 	LabelEpoch     = "conductor.epoch"
 	LabelKind      = "conductor.kind"
 	LabelRun       = "conductor.run"            // what a run is for
+	LabelLock      = "conductor.lock"           // that a run holds
+	LabelProcess   = "conductor.process"        // that attends to a run
 	LabelPort      = "conductor.port"           // http.port; absent: none
 	LabelGrace     = "conductor.grace"          // stop_grace_period
 	LabelAttempt   = "conductor.attempt"        // restarts of the slot before this one
@@ -34,8 +36,12 @@ const (
 	KindRun     = "run"
 )
 
-// RunBefore is the run of upgrade.before.
-const RunBefore = "before"
+// What runs are for.
+const (
+	RunBefore  = "before"  // upgrade.before
+	RunCommand = "command" // conductor run
+	RunCron    = "cron"    // a line of a crontab
+)
 
 // mine selects the containers of one kind of a service; service "" is all.
 func (h *Host) mine(service, kind string) map[string]string {

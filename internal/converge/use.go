@@ -87,6 +87,18 @@ func (g cgroup) memory() int64 {
 	return 0
 }
 
+// peak is the most that the processes have held in bytes, page cache included,
+// as limits count it; 0: unknown.
+func (g cgroup) peak() int64 {
+	if dir, ok := g["memory"]; ok {
+		return number(dir, "memory.max_usage_in_bytes")
+	}
+	if dir, ok := g[""]; ok {
+		return max(number(dir, "memory.peak"), number(dir, "memory.current")) // before Linux 5.19 there is no peak
+	}
+	return 0
+}
+
 // cpu is the processor time used so far; 0: unknown.
 func (g cgroup) cpu() time.Duration {
 	if dir, ok := g["cpuacct"]; ok {

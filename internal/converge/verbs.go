@@ -233,11 +233,8 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 			err = fmt.Errorf("%s %s: %w", verb, id, err)
 		}
 	}()
-	if _, known := h.Definitions.Services[id]; !known {
-		if _, ok, err := h.Store.Goal(id); err != nil || !ok {
-			_, unknown := h.Definitions.Get(id)
-			return out, firstOf(err, unknown)
-		}
+	if err := h.known(id); err != nil {
+		return out, err
 	}
 	release, err := h.Store.Lock(ctx, id, state.Holder{Verb: verb, Revision: revision, User: h.User})
 	if err != nil {
@@ -269,12 +266,11 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 	}
 	// Whether the engine answers at all: a listing is its quickest answer, and
 	// what it says of itself takes it 15 ms.
-	if err := limited(ctx, func(ctx context.Context) error {
-		_, err := h.Engine.List(ctx, h.mine(id, KindService))
-		return err
-	}); err != nil {
+	runs, err := h.LiveRuns(ctx, "")
+	if err != nil {
 		return out, err
 	}
+	defer func() { h.sweepRuns(context.WithoutCancel(ctx), runs) }()
 	was, req := g, request{Goal: g}
 	if err := change(ctx, &req); err != nil {
 		return out, err

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strconv"
@@ -225,6 +226,21 @@ func size(low int64) form[int64] {
 		}
 		return n, true
 	}}
+}
+
+// leastMemory is what the engine gives a container at least, in bytes.
+const leastMemory = 6 << 20
+
+// ParseMemory reads a limit of memory in bytes, as limits.memory has it.
+func ParseMemory(s string) (int64, error) {
+	n, ok := parseSize(s)
+	if !ok {
+		return 0, errors.New("it is a size such as 512m or 1g")
+	}
+	if n < leastMemory {
+		return 0, errors.New("it is at least " + sizeText(leastMemory))
+	}
+	return n, nil
 }
 
 // sizeText writes a size with the largest unit that leaves no rest.

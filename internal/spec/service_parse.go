@@ -175,7 +175,7 @@ func limitKeys() keys[Limits] {
 	return keys[Limits]{
 		// The engine refuses less than 6 MB.
 		field("memory", "Memory, swap not counted: 512m, 1g.",
-			size(6<<20), func(l *Limits) *int64 { return &l.Memory }),
+			size(leastMemory), func(l *Limits) *int64 { return &l.Memory }),
 		field("cpus", "Processors: 0.5 is half of one.",
 			processors(), func(l *Limits) *float64 { return &l.CPUs }),
 		field("pids", "Processes and threads.",

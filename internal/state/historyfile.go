@@ -70,6 +70,26 @@ CREATE TABLE events (
 );
 CREATE INDEX events_operation ON events (operation, id);
 CREATE INDEX events_service ON events (service, operation, id);
+`, `
+CREATE TABLE runs (
+	id INTEGER PRIMARY KEY AUTOINCREMENT,
+	name TEXT NOT NULL UNIQUE,
+	service TEXT NOT NULL,
+	revision TEXT NOT NULL,
+	"release" TEXT NOT NULL,
+	container TEXT NOT NULL,
+	command TEXT NOT NULL, -- JSON
+	lock TEXT NOT NULL,
+	user TEXT NOT NULL,
+	process TEXT NOT NULL, -- boot/PID/start of the process
+	started TEXT NOT NULL, -- RFC 3339, UTC
+	ended TEXT NOT NULL DEFAULT '',
+	outcome TEXT NOT NULL DEFAULT '', -- '': it still runs, if process does
+	code INTEGER NOT NULL DEFAULT 0,
+	error TEXT NOT NULL DEFAULT '',
+	memory INTEGER NOT NULL DEFAULT 0 -- bytes
+);
+CREATE INDEX runs_service ON runs (service, id);
 `}
 
 // open opens the database and brings its schema up to date. Processes do that

@@ -226,7 +226,7 @@ func (h Holder) what(service string) string {
 	default:
 		b.WriteString("a command")
 	}
-	if !strings.HasPrefix(service, ".") {
+	if !strings.HasPrefix(service, ".") && !strings.HasPrefix(service, runLocks) {
 		b.WriteString(" of " + service)
 	}
 	if h.Revision != "" {
@@ -246,6 +246,9 @@ func (h Holder) since() string {
 }
 
 func lockName(name string) string {
+	if run, ok := strings.CutPrefix(name, runLocks); ok {
+		return "lock " + run
+	}
 	if svc, ok := strings.CutPrefix(name, "."); ok {
 		return "lock of " + svc
 	}

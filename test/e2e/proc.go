@@ -142,9 +142,12 @@ type Proc struct {
 	err   bytes.Buffer
 	done  chan struct{}
 	took  time.Duration
+	stdin io.Reader
+	to    io.Writer // its stdout, instead of out
 
 	mu      sync.Mutex
 	events  []Event
+	lines   string        // what stdout had so far
 	seen    chan struct{} // closed and replaced at each event
 	onEvent func(n int, e Event)
 }
@@ -168,6 +171,12 @@ func (e *Env) StartKilled(n int, args ...string) *Proc {
 	})
 }
 
+// Piped runs conductor to its end, with its stdin.
+func (e *Env) Piped(stdin io.Reader, args ...string) Run {
+	e.t.Helper()
+	return e.startWith(args, func(p *Proc) { p.stdin = stdin }).Wait()
+}
+
 func (e *Env) start(args []string) *Proc {
 	e.t.Helper()
 	return e.startWith(args, func(*Proc) {})
@@ -180,10 +189,14 @@ func (e *Env) startWith(args []string, prepare func(*Proc)) *Proc {
 	p.cmd = exec.Command(binaries.conductor, args...)
 	p.cmd.Dir = e.Dir
 	p.cmd.Env = append(os.Environ(), "CONDUCTOR_CONFIG="+e.Path("conductor.yml"), "NO_COLOR=1")
-	p.cmd.Stderr = &p.err
+	p.cmd.Stdin, p.cmd.Stderr = p.stdin, &p.err
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stdout, err := p.cmd.StdoutPipe()
-	must(e.t, err)
+	var stdout io.Reader = strings.NewReader("")
+	if p.cmd.Stdout = p.to; p.to == nil {
+		var err error
+		stdout, err = p.cmd.StdoutPipe()
+		must(e.t, err)
+	}
 	p.begun = time.Now()
 	must(e.t, p.cmd.Start())
 	go func() {
@@ -204,6 +217,9 @@ func (p *Proc) read(stdout io.Reader) {
 	r := bufio.NewReader(io.TeeReader(stdout, &p.out))
 	for {
 		line, err := r.ReadBytes('\n')
+		p.mu.Lock()
+		p.lines += string(line)
+		p.mu.Unlock()
 		var e Event
 		if bytes.HasPrefix(line, []byte("{")) && json.Unmarshal(line, &e) == nil && e.Event != "" {
 			p.mu.Lock()

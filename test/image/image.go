@@ -21,6 +21,9 @@ import (
 // its command.
 type Image struct {
 	Binary string            // path of the static binary
+	Files  map[string]string // executable files besides: path without a slash before it → text
+	Links  map[string]string // symbolic links in the same way
+	Dir    string            // its working directory; empty: /
 	Cmd    string            // its command instead of /app
 	Env    map[string]string // of the image
 	Labels map[string]string
@@ -42,6 +45,13 @@ func (e *Engine) Import(ctx context.Context, ref string, i Image) error {
 	}
 	w.WriteHeader(&tar.Header{Name: "app", Mode: 0o755, Size: int64(len(b)), ModTime: time.Unix(0, 0)})
 	w.Write(b)
+	for _, name := range slices.Sorted(maps.Keys(i.Files)) {
+		w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(i.Files[name])), ModTime: time.Unix(0, 0)})
+		io.WriteString(w, i.Files[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(i.Links)) {
+		w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: i.Links[name], Mode: 0o777, ModTime: time.Unix(0, 0)})
+	}
 	if err := w.Close(); err != nil {
 		return err
 	}
@@ -52,6 +62,9 @@ func (e *Engine) Import(ctx context.Context, ref string, i Image) error {
 	q := url.Values{"fromSrc": {"-"}, "repo": {repo}, "tag": {tag}}
 	cmd := cmp.Or(i.Cmd, "/app")
 	q["changes"] = append(append([]string{`CMD [` + quote(cmd) + `]`}, lines("ENV", i.Env)...), lines("LABEL", i.Labels)...)
+	if i.Dir != "" {
+		q["changes"] = append(q["changes"], "WORKDIR "+i.Dir)
+	}
 	var out []byte
 	if err := e.Do(ctx, "POST", "/images/create", q, &t, &out); err != nil {
 		return fmt.Errorf("import %s: %w", ref, err)

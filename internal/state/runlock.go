@@ -1,0 +1,49 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"regexp"
+
+	"conductor/internal/fault"
+)
+
+var runLockName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// LockRun takes the lock of that name among runs. The kernel keeps it: it dies
+// with the process. A lock that is taken is waited for until ctx is done or,
+// without wait, is fault.ErrLocked naming the holder.
+func (d *Dir) LockRun(ctx context.Context, name string, wait bool, h Holder) (release func(), err error) {
+	if !runLockName.MatchString(name) {
+		return nil, fault.New(fault.ErrUsage, "a lock's name has letters, digits, dots, dashes and underscores, at most 128",
+			"%q is no name for a lock", name)
+	}
+	file := runLocks + name
+	if wait {
+		l, err := d.lock(ctx, file, h, waitAll)
+		if err != nil {
+			return nil, err
+		}
+		return l.release, nil
+	}
+	l, err := openLock(filepath.Join(d.lockDir(), file+".lock"))
+	if err != nil {
+		return nil, hostError(d.path, fmt.Errorf("take %s: %w", lockName(file), err))
+	}
+	ok, err := l.try()
+	if err != nil {
+		_ = l.f.Close()
+		return nil, hostError(d.path, fmt.Errorf("take %s: %w", lockName(file), err))
+	}
+	if !ok {
+		defer l.f.Close()
+		holder, _ := l.holder()
+		return nil, Locked(file, holder)
+	}
+	l.sign(h)
+	return l.release, nil
+}
+
+// runLocks begins the names of the locks of runs. No service's id has a dot.
+const runLocks = "run."

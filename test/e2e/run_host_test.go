@@ -1,0 +1,84 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// At a terminal the command has one too: its size, also when that changes, and
+// every key, Ctrl-C among them.
+func TestRun_AtATerminal(t *testing.T) {
+	t.Parallel()
+	e := New(t)
+	e.shellService("shop", nil, "v1")
+	tmux := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("tmux", append([]string{"-L", e.Namespace}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("tmux %v: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	// What is printed at the end is not in what is typed.
+	script := fmt.Sprintf("CONDUCTOR_CONFIG=%s %s %s; echo ended=$?; exec cat", e.Path("conductor.yml"), binaries.conductor, strings.Join(run("shop", "v1", "sh"), " "))
+	tmux("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", script)
+	t.Cleanup(func() { tmux("kill-server") })
+	shows := func(text string) {
+		t.Helper()
+		eventually(t, 30*time.Second, "the terminal shows "+text+":\n"+tmux("capture-pane", "-p"), func() bool {
+			return strings.Contains(tmux("capture-pane", "-p"), text)
+		})
+	}
+	shows("/srv #")
+	tmux("send-keys", "stty size; tty && echo a$((1+1))a", "Enter")
+	shows("30 100")
+	shows("a2a")
+	tmux("resize-window", "-x", "120", "-y", "40")
+	eventually(t, 30*time.Second, "the size is passed on", func() bool {
+		tmux("send-keys", "clear; stty size", "Enter")
+		return strings.Contains(tmux("capture-pane", "-p"), "40 120")
+	})
+	tmux("send-keys", "echo s$((1+1))s; sleep 1000", "Enter")
+	shows("s2s")
+	tmux("send-keys", "C-c")
+	eventually(t, 30*time.Second, "the shell is back", func() bool { // what is typed before that is thrown away
+		tmux("send-keys", "echo b$((1+1))b", "Enter")
+		return strings.Contains(tmux("capture-pane", "-p"), "b2b")
+	})
+	tmux("send-keys", "exit 5", "Enter")
+	shows("ended=5")
+	e.wantNoRuns("shop")
+}
+
+// dockerd is restarted while a run is under way: how it ended is told, or that
+// this is not known, and nothing is left.
+func TestRun_EngineRestarted(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(os.TempDir(), newNamespace())
+	must(t, os.Mkdir(dir, 0o755))
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	d := newDockerd(t, filepath.Join(dir, "dockerd"))
+	e := newAt(t, d.Engine)
+	e.shellService("shop", nil, "v1")
+	p := e.start(run("shop", "v1", sh("echo begun; exec sleep 1000")...))
+	p.says(t, "begun")
+	d.Stop() // which ends its containers first, and may still say how that went
+	d.Start()
+	r := p.Wait()
+	if r.Code != 143 { // by SIGTERM
+		r.Want(125, "engine")
+	}
+	rs := e.runsList("shop")
+	e.wantNoRuns("shop")
+	if rs[0].Outcome != "failed" || rs[0].Code != r.Code {
+		t.Errorf("the history: %+v", rs)
+	}
+	e.Conductor("runs", "logs", rs[0].Name).Want(0, "begun")
+}
