@@ -16,6 +16,7 @@ import (
 	"conductor/internal/engine"
 	"conductor/internal/event"
 	"conductor/internal/fault"
+	"conductor/internal/schedule"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -359,6 +360,10 @@ func (h *fakeHost) List(_ context.Context, service string, limit int) ([]state.O
 
 func (h *fakeHost) Run(context.Context, converge.RunRequest) (converge.RunResult, error) {
 	return converge.RunResult{}, nil
+}
+
+func (h *fakeHost) Crontab(context.Context, string, string) (schedule.Crontab, error) {
+	return schedule.Crontab{}, nil
 }
 
 func (h *fakeHost) LiveRuns(context.Context, string) ([]engine.Container, error) { return nil, nil }

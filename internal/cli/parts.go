@@ -8,6 +8,7 @@ import (
 	"conductor/internal/engine"
 	"conductor/internal/event"
 	"conductor/internal/proxy"
+	"conductor/internal/schedule"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -38,6 +39,8 @@ type Core interface {
 	Status(ctx context.Context, ids ...string) ([]converge.Status, error)
 	// Run runs a command in a container of its own.
 	Run(ctx context.Context, r converge.RunRequest) (converge.RunResult, error)
+	// Crontab is what the release's own generate-cron prints.
+	Crontab(ctx context.Context, id, revision string) (schedule.Crontab, error)
 	// LiveRuns are the containers of runs, of one service or of all.
 	LiveRuns(ctx context.Context, service string) ([]engine.Container, error)
 	StopRun(ctx context.Context, name string) error

@@ -78,6 +78,7 @@ Flags end at the first word of the command.`,
 	f.StringVar(&r.Lock, "lock", "", "run only while holding the lock of this `NAME`")
 	r.OnLock = converge.LockWait
 	f.Var(&onLockFlag{&r.OnLock}, "on-lock", "when another run holds it: `wait`, skip, or replace (end that one)")
+	f.DurationVar(&r.Jitter, "jitter", 0, "wait before it for a random part of this `TIME`")
 	f.BoolVarP(&r.detach, "detach", "d", false, "leave it running and print its name")
 	f.IntVar(&r.announce, "announce", 0, "")
 	_ = f.MarkHidden("announce") // of a run that was detached

@@ -38,9 +38,9 @@ const (
 
 // What runs are for.
 const (
-	RunBefore  = "before"  // upgrade.before
-	RunCommand = "command" // conductor run
-	RunCron    = "cron"    // a line of a crontab
+	RunBefore   = "before"   // upgrade.before
+	RunCommand  = "command"  // conductor run
+	RunGenerate = "generate" // generate-cron
 )
 
 // mine selects the containers of one kind of a service; service "" is all.

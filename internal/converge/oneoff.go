@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,7 @@ func (h *Host) run(ctx context.Context, r RunRequest, release goal.Release) (res
 	defer o.log.Close()
 	o.record = state.Run{
 		Name: o.name, Service: r.Service, Revision: release.Revision, Release: release.Digest, Container: o.id,
-		Command: r.Command, Lock: r.Lock, User: h.User, Started: time.Now(),
+		Command: slices.Concat(r.entrypoint, r.Command), Lock: r.Lock, User: h.User, Started: time.Now(),
 	}
 	h.Runs.BeginRun(o.record)
 	res.Code, err = o.attend(ctx)

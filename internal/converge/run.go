@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -24,13 +25,18 @@ type RunRequest struct {
 	Service  string
 	Revision string // empty: that of the release that is live
 	Command  []string
-	Kind     string // RunCommand or RunCron
+	Kind     string // RunCommand, RunGenerate
+	// Jitter is the longest time to wait before anything is done, at random:
+	// jobs of one minute need not all start at once.
+	Jitter time.Duration
 
 	// What differs from the release.
 	Env    []string // KEY=VALUE
 	User   string
 	Memory int64   // bytes; 0: as the release has it
 	CPUs   float64 // 0: as the release has it
+
+	entrypoint []string // instead of the image's, without init; nil: the image's
 
 	Lock   string // of this name; empty: none
 	OnLock OnLock
@@ -85,6 +91,13 @@ func (h *Host) Run(ctx context.Context, r RunRequest) (res RunResult, err error)
 	}
 	if err := h.SweepRuns(ctx); err != nil {
 		return res, err
+	}
+	if r.Jitter > 0 {
+		select {
+		case <-time.After(mathrand.N(r.Jitter)):
+		case <-ctx.Done():
+			return res, cutShort(ctx)
+		}
 	}
 	unlock, err := h.lockRun(ctx, r)
 	if err != nil {
@@ -218,6 +231,10 @@ func (r RunRequest) container(base spec.Container) spec.Container {
 		base.Limits.CPUs = r.CPUs
 	}
 	base.User = firstOf(r.User, base.User)
+	if r.entrypoint != nil {
+		// Without init, a program that is not there is known from one that fails.
+		base.Entrypoint, base.Init = r.entrypoint, false
+	}
 	return base
 }
 

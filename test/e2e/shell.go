@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -93,4 +95,41 @@ func within(t testing.TB, limit, took time.Duration, what string) {
 	if took > limit {
 		t.Errorf("%s took %s, want at most %s", what, took.Round(time.Millisecond), limit)
 	}
+}
+
+// asCron runs the command of a crontab's line as cron does: what comes after
+// the first % is its input, with a newline for each further one, and the
+// host's shell gets the rest.
+func (e *Env) asCron(command string) (stdout string) {
+	e.t.Helper()
+	var text, input strings.Builder
+	to := &text
+	for i := 0; i < len(command); i++ {
+		switch {
+		case command[i] == '\\' && i+1 < len(command) && strings.IndexByte(`%\`, command[i+1]) >= 0 && to == &text:
+			i++
+			to.WriteByte(command[i])
+		case command[i] == '%' && to == &text:
+			to = &input
+		case command[i] == '%':
+			to.WriteByte('\n')
+		default:
+			to.WriteByte(command[i])
+		}
+	}
+	if to == &input {
+		input.WriteByte('\n')
+	}
+	cmd := exec.Command("/bin/sh", "-c", text.String())
+	cmd.Env, cmd.Dir, cmd.Stdin = []string{"PATH=/usr/bin:/bin"}, e.Dir, strings.NewReader(input.String())
+	out, err := cmd.Output()
+	if err != nil {
+		e.t.Errorf("%s: %v", text.String(), err)
+	}
+	return string(out)
+}
+
+func (e *Env) exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
