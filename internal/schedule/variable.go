@@ -74,7 +74,8 @@ func (v Variable) check(text string) *Problem {
 }
 
 // String is the variable as a line of a crontab, which Parse and cron read as
-// the same value. Every value that Parse returns can be written.
+// the same value. Every value that Parse returns can be written; the name must
+// have no blank or quote in it.
 func (v Variable) String() string {
 	if q := v.quote(); q != "" {
 		return v.Name + "=" + q

@@ -6,28 +6,30 @@ import (
 	"pgregory.net/rapid"
 )
 
+var variables = []struct{ text, name, value string }{
+	{`A=b`, "A", "b"},
+	{`A = b c  `, "A", "b c"},
+	{`A="b c"`, "A", "b c"},
+	{`A='b "c"'  `, "A", `b "c"`},
+	{`A="  b  "`, "A", "  b"}, // the blanks at the end are lost all the same
+	{`A="'  b  '"`, "A", "  b  "},
+	{`A=""`, "A", ""},
+	{`A="''"`, "A", ""},
+	{`A='"'`, "A", `"`},
+	{`A=b # c`, "A", "b # c"},
+	{`A==b`, "A", "=b"},
+	{`A=b"c"`, "A", `b"c"`},
+	{`A=$HOME/%`, "A", "$HOME/%"},
+	{`"A B"=c`, "A B", "c"},
+	{`'A' = c`, "A", "c"},
+	{`A-1.b=c`, "A-1.b", "c"},
+	{`*=1 * * * * x`, "*", "1 * * * * x"},
+	{`@daily = x`, "@daily", "x"},
+	{`5 = x`, "5", "x"},
+}
+
 func TestParse_Variables(t *testing.T) {
-	for _, tt := range []struct{ text, name, value string }{
-		{`A=b`, "A", "b"},
-		{`A = b c  `, "A", "b c"},
-		{`A="b c"`, "A", "b c"},
-		{`A='b "c"'  `, "A", `b "c"`},
-		{`A="  b  "`, "A", "  b"}, // the blanks at the end are lost all the same
-		{`A="'  b  '"`, "A", "  b  "},
-		{`A=""`, "A", ""},
-		{`A="''"`, "A", ""},
-		{`A='"'`, "A", `"`},
-		{`A=b # c`, "A", "b # c"},
-		{`A==b`, "A", "=b"},
-		{`A=b"c"`, "A", `b"c"`},
-		{`A=$HOME/%`, "A", "$HOME/%"},
-		{`"A B"=c`, "A B", "c"},
-		{`'A' = c`, "A", "c"},
-		{`A-1.b=c`, "A-1.b", "c"},
-		{`*=1 * * * * x`, "*", "1 * * * * x"},
-		{`@daily = x`, "@daily", "x"},
-		{`5 = x`, "5", "x"},
-	} {
+	for _, tt := range variables {
 		c, err := Parse(" \t" + tt.text)
 		if err != nil {
 			t.Errorf("%s: %v", tt.text, err)
