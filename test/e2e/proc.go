@@ -319,6 +319,20 @@ func (p *Proc) pending() bool {
 	return false
 }
 
+// peak is the most memory that it has held so far, in bytes; 0: unknown.
+func (p *Proc) peak() (n int) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &n); err == nil {
+			return n << 10
+		}
+	}
+	return 0
+}
+
 // Ended says whether it has ended.
 func (p *Proc) Ended() bool {
 	select {
