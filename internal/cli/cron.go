@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -74,13 +73,12 @@ func (a *app) locate(t *schedule.Target) (err error) {
 	if t.Conductor, err = os.Executable(); err != nil {
 		return fault.New(fault.ErrHost, "", "find the path of conductor: %w", err)
 	}
-	if file := a.configFile; file != "" || a.env.Getenv("CONDUCTOR_CONFIG") != "" {
-		if file == "" {
-			file = a.env.Getenv("CONDUCTOR_CONFIG")
-		}
-		if t.Config, err = filepath.Abs(file); err != nil {
-			return fault.New(fault.ErrHost, "give --config an absolute path", "find configuration %s: %w", file, err)
-		}
+	config, named, err := a.configPath()
+	if err != nil {
+		return err
+	}
+	if named != "" {
+		t.Config = config
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -21,16 +22,9 @@ const defaultConfig = "/etc/conductor/conductor.yml"
 // is wrong usage: running with the defaults instead would act on another host
 // state than the caller means.
 func (a *app) config() (spec.Config, error) {
-	file, named := a.configFile, "--config"
-	if file == "" {
-		file, named = a.env.Getenv("CONDUCTOR_CONFIG"), "$CONDUCTOR_CONFIG"
-	}
-	if file == "" {
-		file, named = defaultConfig, ""
-	}
-	abs, err := filepath.Abs(file)
+	abs, named, err := a.configPath()
 	if err != nil {
-		return spec.Config{}, fault.New(fault.ErrHost, "give --config an absolute path", "find configuration %s: %w", file, err)
+		return spec.Config{}, err
 	}
 	data, err := os.ReadFile(abs)
 	switch {
@@ -38,11 +32,28 @@ func (a *app) config() (spec.Config, error) {
 		return spec.DefaultConfig(), nil
 	case errors.Is(err, fs.ErrNotExist):
 		return spec.Config{}, usageError("check the path, or leave "+named+" away to use "+defaultConfig,
-			"%s names %s, which is not there", named, file)
+			"%s names %s, which is not there", named, cmp.Or(a.configFile, a.env.Getenv("CONDUCTOR_CONFIG")))
 	case err != nil:
 		return spec.Config{}, fault.New(fault.ErrHost, "check the file's permissions", "read configuration: %w", err)
 	}
 	return spec.ParseConfig(abs, data)
+}
+
+// configPath is the configuration's absolute path, and by what it was named;
+// "": it is where it is looked for by default.
+func (a *app) configPath() (path, named string, err error) {
+	path, named = a.configFile, "--config"
+	if path == "" {
+		path, named = a.env.Getenv("CONDUCTOR_CONFIG"), "$CONDUCTOR_CONFIG"
+	}
+	if path == "" {
+		path, named = defaultConfig, ""
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path, named, fault.New(fault.ErrHost, "give --config an absolute path", "find configuration %s: %w", path, err)
+	}
+	return abs, named, nil
 }
 
 // definitions reads the configuration and all definitions. Mistakes in

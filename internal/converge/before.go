@@ -20,7 +20,7 @@ import (
 // running, or ended, and does not run it again.
 func (a action) before(ctx context.Context) (*goal.Goal, error) {
 	c := a.goal.Candidate
-	a.step.Instance = strings.TrimSuffix(plan.Name(a.Namespace, a.service, c.Revision, c.Digest, 0, 0), "-0-0") + "-before"
+	a.step.Instance = plan.RunName(a.Namespace, a.service, c.Revision, c.Digest, "before")
 	id, err := a.beginBefore(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("run upgrade.before: %w", err)

@@ -187,16 +187,7 @@ func (h *Host) releaseToRun(ctx context.Context, id, revision string) (goal.Rele
 		}
 		return *g.Current, nil
 	}
-	var known []goal.Release
-	if g.Current != nil {
-		known = append(known, *g.Current)
-	}
-	if g.Candidate != nil {
-		known = append(known, g.Candidate.Release)
-	}
-	for _, k := range g.Kept {
-		known = append(known, k.Release)
-	}
+	known := g.Releases()
 	if i := slices.IndexFunc(known, func(r goal.Release) bool { return r.Revision == revision }); i >= 0 {
 		err := limited(ctx, func(ctx context.Context) error {
 			_, err := h.Engine.Image(ctx, known[i].Image)
@@ -217,7 +208,7 @@ func (h *Host) releaseToRun(ctx context.Context, id, revision string) (goal.Rele
 func (h *Host) runName(service string, r goal.Release) string {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // it never fails
-	return strings.TrimSuffix(plan.Name(h.Namespace, service, r.Revision, r.Digest, 0, 0), "-0-0") + "-run-" + hex.EncodeToString(b[:])
+	return plan.RunName(h.Namespace, service, r.Revision, r.Digest, "run-"+hex.EncodeToString(b[:]))
 }
 
 // container is what the run's container is made of, but for its environment

@@ -191,13 +191,18 @@ func (o Output) Settled(in Input) bool {
 // Name is the name of an instance: a pure function of what it is, so that a
 // create whose answer was lost finds its container.
 func Name(namespace, service, revision, release string, slot, n int) string {
+	return RunName(namespace, service, revision, release, fmt.Sprintf("%d-%d", slot, n))
+}
+
+// RunName names a container of a release that is in no slot: a run.
+func RunName(namespace, service, revision, release, run string) string {
 	rev := strings.Map(func(r rune) rune {
 		if r == ':' || r == '@' {
 			return '-'
 		}
 		return r
 	}, revision)
-	return Prefix(namespace, service) + fmt.Sprintf("%.12s.%.4s-%d-%d", rev, release, slot, n)
+	return Prefix(namespace, service) + fmt.Sprintf("%.12s.%.4s-%s", rev, release, run)
 }
 
 // IsName tells the name of an instance, or of the run before the first one,
