@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 )
 
@@ -27,7 +28,7 @@ func (d *Dir) Address(ctx context.Context, subnet netip.Prefix, used map[netip.A
 	}
 	defer l.release()
 	path := filepath.Join(d.path, "addresses.json")
-	sweep(path)
+	atomicfile.Sweep(path)
 
 	f := addressFile{Version: formatVersion}
 	// The cursor only spaces addresses out; used is what must hold. So a file
@@ -54,7 +55,7 @@ func (d *Dir) Address(ctx context.Context, subnet netip.Prefix, used map[netip.A
 	return addr, nil
 }
 
-// replaceFile is writeFile without the syncs.
+// replaceFile is atomicfile.Write without the syncs.
 func replaceFile(path string, data []byte) error {
 	tmp := path + ".new.tmp"
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {

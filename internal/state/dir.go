@@ -6,9 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"syscall"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 )
 
@@ -71,65 +71,8 @@ func makeDir(path string) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return syncDir(parent)
+	return atomicfile.SyncDir(parent)
 }
-
-// writeFile puts data at path whole or not at all: readers and a kill or a
-// power cut at any instant see what was there before or what is there now.
-func writeFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(data); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = f.Sync()
-	// Some file systems cannot sync a folder, and need not.
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
-		err = nil
-	}
-	return errors.Join(err, f.Close())
-}
-
-// sweep removes what a writer that was killed left beside path. The caller
-// holds the lock under which path is written.
-func sweep(path string) {
-	names, err := filepath.Glob(escapeGlob(path) + ".*.tmp")
-	if err != nil {
-		return
-	}
-	for _, n := range names {
-		_ = os.Remove(n) // it is in nobody's way; the next holder tries again
-	}
-}
-
-var globMeta = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
-
-func escapeGlob(path string) string { return globMeta.Replace(path) }
 
 // hostError makes err a fault.ErrHost whose hint says what to do about it.
 func hostError(dir string, err error) error {

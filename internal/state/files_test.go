@@ -42,8 +42,8 @@ func TestDir_KillNeverTearsAFile(t *testing.T) {
 		}
 	}
 	// The next who takes the locks sweeps what the killed ones left.
-	leave(t, filepath.Join(path, "goals", "shop.json.123.tmp"))
-	leave(t, filepath.Join(path, "routes.json.123.tmp"))
+	leave(t, filepath.Join(path, "goals", ".shop.json.123.tmp"))
+	leave(t, filepath.Join(path, ".routes.json.123.tmp"))
 	release, err := d.Lock(t.Context(), "shop", state.Holder{Verb: "stop"})
 	must(t, err)
 	release()
@@ -62,7 +62,7 @@ func TestDir_KillNeverTearsAFile(t *testing.T) {
 func TestDir_SweepsOnlyItsOwnService(t *testing.T) {
 	path := t.TempDir()
 	d := open(t, path)
-	other := filepath.Join(path, "goals", "shop-2.json.1.tmp")
+	other := filepath.Join(path, "goals", ".shop-2.json.1.tmp")
 	leave(t, other)
 	release, err := d.Lock(t.Context(), "shop", state.Holder{Verb: "stop"})
 	must(t, err)
@@ -169,7 +169,7 @@ func TestDir_RefusesDamagedFiles(t *testing.T) {
 func TestDir_IgnoresOtherFiles(t *testing.T) {
 	path := t.TempDir()
 	d := open(t, path)
-	for _, n := range []string{"shop.json.1.tmp", "README", ".hidden.json", "shop.json~", "Shop.json"} {
+	for _, n := range []string{".shop.json.1.tmp", "README", ".hidden.json", "shop.json~", "Shop.json"} {
 		leave(t, filepath.Join(path, "goals", n))
 	}
 	if goals, err := d.Goals(); len(goals) != 0 || err != nil {

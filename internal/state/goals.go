@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 	"conductor/internal/goal"
 )
@@ -64,14 +65,7 @@ func (d *Dir) DeleteGoal(service string) error {
 	if err := checkID(service); err != nil {
 		return err
 	}
-	err := os.Remove(d.goalPath(service))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = syncDir(d.goalDir())
-	}
-	if err != nil {
+	if err := atomicfile.Remove(d.goalPath(service)); err != nil {
 		return hostError(d.path, fmt.Errorf("delete goal of %s: %w", service, err))
 	}
 	return nil
@@ -108,7 +102,7 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(b, '\n'))
+	return atomicfile.Write(path, append(b, '\n'), 0o600)
 }
 
 // readJSON reads a file that writeJSON wrote; ok is false where there is none.

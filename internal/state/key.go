@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 )
 
@@ -41,8 +42,8 @@ func (d *Dir) makeKey(path string) ([]byte, error) {
 	if b, err := os.ReadFile(path); !errors.Is(err, os.ErrNotExist) {
 		return b, err
 	}
-	sweep(path)
+	atomicfile.Sweep(path)
 	b := make([]byte, keySize)
 	rand.Read(b) // never fails
-	return b, writeFile(path, b)
+	return b, atomicfile.Write(path, b, 0o600)
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 )
 
@@ -35,7 +36,7 @@ func (d *Dir) Lock(ctx context.Context, service string, h Holder) (release func(
 	if err != nil {
 		return nil, err
 	}
-	sweep(d.goalPath(service))
+	atomicfile.Sweep(d.goalPath(service))
 	return l.release, nil
 }
 
@@ -46,7 +47,7 @@ func (d *Dir) LockProxy(ctx context.Context) (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	sweep(d.routesPath())
+	atomicfile.Sweep(d.routesPath())
 	return l.release, nil
 }
 

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 )
 
@@ -91,7 +92,7 @@ func (p *Proxy) admin(create bool) (admin, error) {
 		if err != nil {
 			return admin{}, fmt.Errorf("keep admin token: %w", err)
 		}
-		if err := writeFile(file, b, 0o600); err != nil {
+		if err := atomicfile.Write(file, b, 0o600); err != nil {
 			return admin{}, fault.New(fault.ErrHost, "", "keep admin token: %w", err)
 		}
 	}

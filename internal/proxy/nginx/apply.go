@@ -7,6 +7,7 @@ import (
 	"maps"
 	"time"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 	"conductor/internal/proxy"
 )
@@ -65,7 +66,7 @@ func (p *Proxy) Apply(ctx context.Context, t proxy.Table) (proxy.Change, error) 
 	if err != nil {
 		return proxy.Change{}, err
 	}
-	sweep(p.c.ConfigDir)
+	atomicfile.Sweep(p.File())
 	c := change{p: p, admin: a, want: want}
 	if c.had, c.text, c.whole, err = p.onDisk(); err != nil {
 		return proxy.Change{}, err
@@ -109,7 +110,7 @@ func (c *change) next() uint64 {
 }
 
 func (c *change) write(d document) error {
-	if err := writeFile(c.p.File(), d.bytes(), 0o644); err != nil {
+	if err := atomicfile.Write(c.p.File(), d.bytes(), 0o644); err != nil {
 		return fault.New(fault.ErrHost, "", "write nginx file: %w", err)
 	}
 	c.done.Written = true
@@ -216,13 +217,13 @@ func (c *change) restore(ctx context.Context, before document, text []byte, whol
 	var err error
 	switch {
 	case text == nil:
-		err = removeFile(c.p.File())
+		err = atomicfile.Remove(c.p.File())
 	case whole && c.running && before.structure == c.now.structure:
 		// Newer than what the failed attempt may have left in nginx.
 		before.peers = peers{generation: c.next() + 1, values: c.now.services}
-		err = writeFile(c.p.File(), before.bytes(), 0o644)
+		err = atomicfile.Write(c.p.File(), before.bytes(), 0o644)
 	default:
-		err = writeFile(c.p.File(), text, 0o644)
+		err = atomicfile.Write(c.p.File(), text, 0o644)
 	}
 	if err != nil {
 		return fault.New(fault.ErrHost, "", "restore nginx file: %w", err)

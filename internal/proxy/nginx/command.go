@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 )
 
@@ -63,11 +64,11 @@ func (p *Proxy) test(ctx context.Context, text []byte, flags ...string) (out str
 		return "", err
 	}
 	if had == nil {
-		if err := writeFile(p.File(), []byte(placeholder), 0o644); err != nil {
+		if err := atomicfile.Write(p.File(), []byte(placeholder), 0o644); err != nil {
 			return "", fault.New(fault.ErrHost, "", "write nginx file: %w", err)
 		}
 		defer func() {
-			if rerr := removeFile(p.File()); rerr != nil && err == nil {
+			if rerr := atomicfile.Remove(p.File()); rerr != nil && err == nil {
 				err = fault.New(fault.ErrHost, "", "remove nginx file: %w", rerr)
 			}
 		}()
@@ -86,12 +87,12 @@ func (p *Proxy) test(ctx context.Context, text []byte, flags ...string) (out str
 	if !errors.Is(err, errNoNamespace) {
 		return out, err
 	}
-	if err := writeFile(p.File(), text, 0o644); err != nil {
+	if err := atomicfile.Write(p.File(), text, 0o644); err != nil {
 		return "", fault.New(fault.ErrHost, "", "write nginx file: %w", err)
 	}
 	out, err = run(ctx, argv)
 	if had != nil {
-		if werr := writeFile(p.File(), had, 0o644); werr != nil {
+		if werr := atomicfile.Write(p.File(), had, 0o644); werr != nil {
 			return "", fault.New(fault.ErrHost, "", "restore nginx file: %w", werr)
 		}
 	}
