@@ -182,21 +182,36 @@ func (o *oneOff) await(ctx context.Context, signals <-chan string, streamed <-ch
 	free := context.WithoutCancel(ctx)
 	exited := make(chan ended, 1)
 	go func() { exited <- o.exit(free) }()
+	passing, done := context.WithCancel(free)
+	defer done()
+	next := make(chan string)
+	go o.passOn(passing, next)
+	var waiting []string // signals, while the engine takes one before
 	interrupts, result := 0, (*ended)(nil)
 	var why error // it is ended before its time
 	finished := ctx.Done()
 	for result == nil || streamed != nil {
+		first, to := "", chan<- string(nil)
+		if len(waiting) > 0 {
+			first, to = waiting[0], next
+		}
 		select {
+		case to <- first:
+			waiting = waiting[1:]
 		case sig := <-signals:
 			if result != nil {
 				return result.code, result.err // its output goes nowhere: who waits gives up
 			}
 			if sig == "SIGINT" || sig == "SIGTERM" {
-				if interrupts++; interrupts >= 3 {
-					sig = "SIGKILL"
-				}
+				interrupts++
 			}
-			go func() { _ = o.signal(free, sig) }() // one that has ended needs none
+			switch {
+			case interrupts >= 3: // it waits for no other, which may hang in the engine
+				waiting = nil
+				go func() { _ = o.signal(passing, "SIGKILL") }()
+			case !slices.Contains(waiting, sig): // as the kernel has it with one that is pending
+				waiting = append(waiting, sig)
+			}
 		case <-finished:
 			finished, why = nil, cutShort(ctx)
 			go o.stop(free)
@@ -225,6 +240,18 @@ func cutShort(ctx context.Context) error {
 }
 
 var errReaderGone = errors.New("nobody reads its output any more")
+
+// passOn gives the command one signal after the other, until ctx is done.
+func (o *oneOff) passOn(ctx context.Context, signals <-chan string) {
+	for {
+		select {
+		case sig := <-signals:
+			_ = o.signal(ctx, sig) // a command that has ended needs none
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 func (o *oneOff) signal(ctx context.Context, sig string) error {
 	return limited(ctx, func(ctx context.Context) error { return o.Engine.Kill(ctx, o.id, sig) })

@@ -160,7 +160,7 @@ func (h *host) sweep() error {
 			errs = append(errs, h.engine.RemoveNetwork(ctx, n.ID))
 		}
 	}
-	for _, prefix := range []string{namespace + "/", repo + ":"} {
+	for _, prefix := range []string{namespace + "/", repo + ":", shellRepo + ":"} {
 		tags, err := h.engine.Tags(ctx, prefix)
 		errs = append(errs, err)
 		for _, t := range tags {

@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&o.floor, "floor", "", "the floor program's binary")
 	flag.StringVar(&o.app, "app", "", "the test application's binary")
 	flag.StringVar(&o.doc, "doc", "", "Markdown file whose table is rewritten")
-	flag.StringVar(&o.only, "only", "", "measure only these: engine,upgrade,proxy,plan,start")
+	flag.StringVar(&o.only, "only", "", "measure only these: engine,upgrade,run,proxy,plan,start")
 	flag.BoolVar(&o.quick, "quick", false, "few repetitions: to see that it works")
 	flag.BoolVar(&o.keepTrace, "trace", false, "print the events of the last upgrade and floor with their times")
 	flag.Parse()
@@ -67,6 +67,7 @@ func run(ctx context.Context, o options) (err error) {
 		{"plan", planning},
 		{"engine", engineFloors},
 		{"upgrade", upgrades},
+		{"run", oneOffs},
 		{"proxy", throughput},
 	} {
 		if !wants(part.name) {

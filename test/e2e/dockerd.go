@@ -4,11 +4,16 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +46,7 @@ func newDockerd(t testing.TB, dir string) *Dockerd {
 	d.Start()
 	t.Cleanup(func() {
 		d.Stop()
+		d.clear()
 		if t.Failed() {
 			t.Logf("dockerd wrote:\n%s", indent(tail(d.log(), 30)))
 		}
@@ -67,7 +73,7 @@ func (d *Dockerd) Start() {
 		"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"),
 		"--pidfile", filepath.Join(d.dir, "docker.pid"), "-H", "unix://"+d.Engine.Socket,
 		"--config-file", filepath.Join(d.dir, "none.json"),
-		"--containerd-namespace", filepath.Base(filepath.Dir(d.dir)), "--containerd-plugins-namespace", filepath.Base(filepath.Dir(d.dir))+"-plugins",
+		"--containerd-namespace", d.namespace(), "--containerd-plugins-namespace", d.namespace()+"-plugins",
 		"--bridge", d.bridge, "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--userland-proxy=false")
 	must(d.t, os.WriteFile(filepath.Join(d.dir, "none.json"), []byte("{}"), 0o644))
 	cmd.Stdout, cmd.Stderr = log, log
@@ -106,6 +112,58 @@ func (d *Dockerd) Stop() {
 	}
 	d.cmd = nil
 }
+
+// Kill kills it. Its containers live on; the containerd that it has started, if
+// it does not use the machine's, ends with it.
+func (d *Dockerd) Kill() {
+	d.t.Helper()
+	d.cmd.Process.Kill()
+	<-d.done
+	d.cmd = nil
+	file := filepath.Join(d.dir, "exec/containerd/containerd.pid")
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	must(d.t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	must(d.t, err)
+	eventually(d.t, 10*time.Second, "its containerd ends with it", func() bool { return dead(pid) })
+	// Where nobody reaps orphans, the next dockerd would take it for alive.
+	must(d.t, os.Remove(file))
+}
+
+// clear ends the containers that it has left behind, when it was killed and did
+// not come back, and takes their mounts away.
+func (d *Dockerd) clear() {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range lines {
+		b, _ := os.ReadFile(f)
+		shim, err := strconv.Atoi(strings.Split(f, "/")[2])
+		words := strings.Split(string(b), "\x00")
+		if err != nil || !strings.Contains(words[0], "containerd-shim") || !slices.Contains(words, d.namespace()) {
+			continue
+		}
+		for _, pid := range append(children(shim), shim) {
+			syscall.Kill(pid, syscall.SIGKILL)
+			eventually(d.t, 10*time.Second, fmt.Sprintf("process %d ends", pid), func() bool { return dead(pid) })
+		}
+	}
+	mounts, err := os.ReadFile("/proc/mounts")
+	if err != nil {
+		d.t.Error(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if at := strings.Fields(line)[1]; strings.HasPrefix(at, d.dir+"/") {
+			if err := syscall.Unmount(at, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
+				d.t.Errorf("unmount %s: %v", at, err)
+			}
+		}
+	}
+}
+
+// namespace is where it keeps its containers at containerd.
+func (d *Dockerd) namespace() string { return filepath.Base(filepath.Dir(d.dir)) }
 
 func (d *Dockerd) log() string {
 	b, _ := os.ReadFile(filepath.Join(d.dir, "log"))

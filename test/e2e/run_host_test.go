@@ -69,6 +69,22 @@ func TestRun_AtATerminal(t *testing.T) {
 // this is not known, and nothing is left.
 func TestRun_EngineRestarted(t *testing.T) {
 	t.Parallel()
+	// It ends its containers first, and may still say how that went.
+	if r := engineRestarted(t, (*Dockerd).Stop); r.Code != 143 { // by SIGTERM
+		r.Want(125, "the engine")
+	}
+}
+
+// dockerd is killed, so that its containers live on until the next one ends
+// them.
+func TestRun_EngineKilled(t *testing.T) {
+	t.Parallel()
+	engineRestarted(t, (*Dockerd).Kill).Want(125, "the engine was restarted while it ran", "it ended with exit code")
+}
+
+// engineRestarted ends a private dockerd under a run, and starts it again.
+func engineRestarted(t *testing.T, end func(*Dockerd)) Run {
+	t.Helper()
 	dir := filepath.Join(os.TempDir(), newNamespace())
 	must(t, os.Mkdir(dir, 0o755))
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
@@ -77,16 +93,18 @@ func TestRun_EngineRestarted(t *testing.T) {
 	e.shellService("shop", nil, "v1")
 	p := e.start(run("shop", "v1", sh("echo begun; exec sleep 1000")...))
 	p.says(t, "begun")
-	d.Stop() // which ends its containers first, and may still say how that went
+	pid := e.Inspect(e.liveRuns("shop")[0].ID).PID
+	end(d)
 	d.Start()
 	r := p.Wait()
-	if r.Code != 143 { // by SIGTERM
-		r.Want(125, "engine")
-	}
 	rs := e.runsList("shop")
 	e.wantNoRuns("shop")
-	if rs[0].Outcome != "failed" || rs[0].Code != r.Code {
+	if !dead(pid) {
+		t.Errorf("its process %d is left", pid)
+	}
+	if len(rs) != 1 || rs[0].Outcome != "failed" || rs[0].Code != r.Code {
 		t.Errorf("the history: %+v", rs)
 	}
 	e.Conductor("runs", "logs", rs[0].Name).Want(0, "begun")
+	return r
 }

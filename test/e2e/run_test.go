@@ -5,8 +5,10 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,35 +64,77 @@ func TestRun_Signals(t *testing.T) {
 	t.Parallel()
 	e := New(t)
 	e.shellService("shop", nil, "v1")
-	const ignore = "trap '' INT TERM; echo ready; while :; do sleep 0.1; done"
+	const loop = "; echo ready; while :; do sleep 0.1; done"
 	for name, c := range map[string]struct {
 		script  string
 		signals []syscall.Signal
+		answers []string // the script's, to each but the last
+		given   string   // by the engine, by number
 		code    int
 		stdout  string
 	}{
-		"heeds Ctrl-C":           {"trap 'echo int; exit 9' INT; echo ready; while :; do sleep 0.1; done", []syscall.Signal{syscall.SIGINT}, 9, "ready\nint\n"},
-		"heeds SIGHUP":           {"trap 'echo hup; exit 4' HUP; echo ready; while :; do sleep 0.1; done", []syscall.Signal{syscall.SIGHUP}, 4, "ready\nhup\n"},
-		"dies of SIGTERM":        {"echo ready; exec sleep 1000", []syscall.Signal{syscall.SIGTERM}, 143, "ready\n"},
-		"heeds the second":       {"trap 'n=x$n; [ $n = xx ] && exit 8' INT; echo ready; while :; do sleep 0.1; done", []syscall.Signal{syscall.SIGINT, syscall.SIGINT}, 8, "ready\n"},
-		"ignores all":            {ignore, []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGINT}, 137, "ready\n"},
-		"closes stdout, goes on": {"echo ready; exec >&- 2>&-; sleep 1; exit 6", nil, 6, "ready\n"},
-		"forks and ends":         {"(trap '' HUP TERM; sleep 1000) & echo ready; exit 5", nil, 5, "ready\n"},
+		"heeds Ctrl-C":    {"trap 'echo int; exit 9' INT" + loop, []syscall.Signal{syscall.SIGINT}, nil, "2", 9, "ready\nint\n"},
+		"heeds SIGHUP":    {"trap 'echo hup; exit 4' HUP" + loop, []syscall.Signal{syscall.SIGHUP}, nil, "1", 4, "ready\nhup\n"},
+		"dies of SIGTERM": {"echo ready; exec sleep 1000", []syscall.Signal{syscall.SIGTERM}, nil, "15", 143, "ready\n"},
+		"heeds the second": {"trap 'n=x$n; echo $n; [ $n = xx ] && exit 8' INT" + loop, []syscall.Signal{syscall.SIGINT, syscall.SIGINT},
+			[]string{"x"}, "2 2", 8, "ready\nx\nxx\n"},
+		"heeds none": {"trap 'n=x$n; echo $n' INT TERM HUP" + loop, []syscall.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT},
+			[]string{"x", "xx", "xxx"}, "2 1 15 9", 137, "ready\nx\nxx\nxxx\n"},
+		"ignores all": {"trap '' INT TERM" + loop, []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGINT},
+			nil, "2 15 9", 137, "ready\n"},
+		"closes stdout, goes on": {"echo ready; exec >&- 2>&-; sleep 1; exit 6", nil, nil, "", 6, "ready\n"},
+		"forks and ends":         {"(trap '' HUP TERM; sleep 1000) & echo ready; exit 5", nil, nil, "", 5, "ready\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := e.With(t)
 			p := e.start(run("shop", "v1", sh(c.script)...))
 			p.says(t, "ready")
-			for _, s := range c.signals {
+			id := ""
+			for n, s := range c.signals {
+				if n == 0 {
+					id = e.liveRuns("shop")[0].ID
+				}
 				p.Signal(s)
-				eventually(t, 10*time.Second, "the signal is taken", func() bool { return !p.pending() })
-				time.Sleep(300 * time.Millisecond) // between presses of a key
+				eventually(t, 10*time.Second, "the engine gives it "+s.String(), func() bool { return len(e.signalled(id)) == n+1 })
+				if n < len(c.answers) {
+					p.says(t, c.answers[n])
+				}
 			}
 			if r := p.Wait(); r.Code != c.code || r.Stdout != c.stdout {
 				t.Errorf("want exit %d, stdout %q: %s", c.code, c.stdout, r)
 			}
+			if got := strings.Join(e.signalled(id), " "); got != c.given {
+				t.Errorf("the engine gave it the signals %q, want %q", got, c.given)
+			}
 			e.wantNoRuns("shop")
 		})
+	}
+}
+
+// signalled are the numbers of the signals that the engine was asked to give to
+// a container, in order.
+func (e *Env) signalled(id string) (numbers []string) {
+	e.t.Helper()
+	if id == "" {
+		return nil
+	}
+	now := time.Now()
+	var out []byte
+	must(e.t, e.Engine.Do(e.ctx(), "GET", "/events", url.Values{
+		"since": {"1"}, "until": {fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond())},
+		"filters": {fmt.Sprintf(`{"container":[%q],"event":["kill"]}`, id)},
+	}, nil, &out))
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var m struct {
+			Actor struct{ Attributes struct{ Signal string } }
+		}
+		if err := d.Decode(&m); err != nil {
+			if !errors.Is(err, io.EOF) {
+				e.t.Fatalf("the engine's events: %v\n%s", err, out)
+			}
+			return numbers
+		}
+		numbers = append(numbers, m.Actor.Attributes.Signal)
 	}
 }
 
@@ -216,7 +260,7 @@ func TestRun_MuchOutput(t *testing.T) {
 	t.Parallel()
 	e := New(t)
 	e.shellService("shop", nil, "v1")
-	const size = 200 << 20
+	size := repeat(200, 1<<10) << 20 // 1 GB takes 10 s where nothing else runs, and thrice that beside other tests
 	var n counter
 	p := e.startWith(run("shop", "v1", sh(fmt.Sprintf("head -c %d /dev/zero; echo end >&2", size))...), func(p *Proc) { p.to = &n })
 	peak := 0 // in the kernel's account of children, a child has its parent's before it execs
@@ -225,7 +269,7 @@ func TestRun_MuchOutput(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	p.Wait().Want(0, "end")
-	if n != size {
+	if int(n) != size {
 		t.Errorf("%d of %d bytes came through", n, size)
 	}
 	t.Logf("%d MiB in %s, conductor held at most %d MiB", size>>20, p.took.Round(time.Millisecond), peak>>20)
