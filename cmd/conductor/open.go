@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"conductor/internal/cli"
 	"conductor/internal/converge"
+	"conductor/internal/crond"
 	"conductor/internal/engine/docker"
 	"conductor/internal/health"
 	"conductor/internal/proxy/nginx"
@@ -35,6 +37,10 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		Switch:    c.Proxy.Switch,
 	})
 	parts := &cli.Parts{Engine: engine, Proxy: proxy, Close: engine.Close}
+	parts.CronDaemon = func() (int, *time.Location) {
+		d := crond.Find()
+		return d.PID, d.Zone
+	}
 	if s.Look {
 		if _, err := os.Stat(c.StateDir); errors.Is(err, fs.ErrNotExist) {
 			return parts, nil // opening would make it
@@ -56,6 +62,8 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		Secrets:     secret.New(dir.Key, runDir(c.Namespace)),
 		History:     history,
 		Runs:        runs{dir, history},
+		Crontabs:    crond.Crontabs{Dir: c.CronDir, Namespace: c.Namespace},
+		Caller:      s.Caller,
 		Emit:        s.Emit,
 		User:        s.User,
 		Code:        cli.Code,

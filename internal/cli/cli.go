@@ -27,6 +27,7 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
+	Name           string // as the program was called: a path, or a name to be found
 	Open           Opener
 	// Signals has SIGINT and SIGTERM go to pass instead of ending the command's
 	// context, until giveBack is called; nil: it cannot be had.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 
 	"conductor/internal/converge"
@@ -40,6 +41,38 @@ func (d *doctor) host(ctx context.Context, c spec.Config, set spec.Set, p *Parts
 	if err == nil && p.Core != nil {
 		d.services(ctx, set, p.Core)
 	}
+	d.cron(set, c, p)
+}
+
+// cron looks for the daemon that is to run the services' jobs, where any has
+// some.
+func (d *doctor) cron(set spec.Set, c spec.Config, p *Parts) {
+	with := 0
+	for _, s := range set.Services {
+		if s.Policy.Cron != nil || s.Policy.Kind == spec.Job {
+			with++
+		}
+	}
+	if with == 0 || p.CronDaemon == nil {
+		return
+	}
+	if _, err := os.Stat(c.CronDir); err != nil {
+		d.fail("cron", "apt-get install cron; or set cron_dir", fault.New(fault.ErrHost, "", "crontabs cannot be installed: %w", err))
+		return
+	}
+	pid, zone := p.CronDaemon()
+	if pid == 0 {
+		d.warn("cron", "apt-get install cron; systemctl start cron", "no cron daemon runs, and %s with jobs", has(with))
+		return
+	}
+	d.ok("cron", "the daemon runs (process %d), by the clock of %s", pid, zone)
+}
+
+func has(services int) string {
+	if services == 1 {
+		return "there is a service"
+	}
+	return fmt.Sprintf("there are %d services", services)
 }
 
 // network sees whether this host can reach the addresses of live instances:

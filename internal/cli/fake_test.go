@@ -16,7 +16,7 @@ import (
 	"conductor/internal/engine"
 	"conductor/internal/event"
 	"conductor/internal/fault"
-	"conductor/internal/schedule"
+	"conductor/internal/goal"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -56,7 +56,14 @@ func openFake(_ context.Context, s Setup) (*Parts, error) {
 	return &Parts{
 		Core: h, Engine: &fakeEngine{host: h}, Proxy: fakeProxy{h.wrong}, History: h,
 		Routes: func() (state.Routes, error) { return state.Routes{}, nil },
-		Close:  func() error { return nil },
+		CronDaemon: func() (int, *time.Location) {
+			zone, err := time.LoadLocation("Europe/Berlin")
+			if err != nil {
+				panic(err)
+			}
+			return 1, zone
+		},
+		Close: func() error { return nil },
 	}, nil
 }
 
@@ -362,11 +369,56 @@ func (h *fakeHost) Run(context.Context, converge.RunRequest) (converge.RunResult
 	return converge.RunResult{}, nil
 }
 
-func (h *fakeHost) Crontab(context.Context, string, string) (schedule.Crontab, error) {
-	return schedule.Crontab{}, nil
+// fakeJobs are what each job that is deployed prints.
+const fakeJobs = "# Settles the day.\n30 2 * * * bin/settle\n# conductor: on-lock=skip\n*/10 * * * * bin/poll | tee /tmp/polled\n@reboot bin/warm\n"
+
+func (h *fakeHost) GenerateCrontab(_ context.Context, r converge.CrontabRequest) (goal.Crontab, error) {
+	c := goal.Crontab{
+		Release: goal.Release{Revision: r.Revision}, Source: fakeJobs,
+		Conductor: "/bin/sh", Config: h.setup.Caller.Config,
+	}
+	if r.OnLock != nil {
+		c.OnLock = *r.OnLock
+	}
+	if r.Jitter != nil {
+		c.Jitter = spec.Duration(*r.Jitter)
+	}
+	_, err := h.setup.Definitions.Get(r.Service)
+	return c, err
+}
+
+func (h *fakeHost) InstallCrontab(ctx context.Context, r converge.CrontabRequest) (converge.Outcome, error) {
+	h.Services[r.Service] = &fakeService{Revision: r.Revision}
+	return h.verb(ctx, r.Service, "cron install", func(*fakeService) {})
+}
+
+func (h *fakeHost) RemoveCrontab(ctx context.Context, id string) (converge.Outcome, error) {
+	return h.verb(ctx, id, "cron remove", func(s *fakeService) {})
+}
+
+func (h *fakeHost) Crons(ctx context.Context, ids ...string) ([]converge.Cron, error) {
+	var crons []converge.Cron
+	for _, id := range slices.Sorted(maps.Keys(h.Services)) {
+		if def := h.setup.Definitions.Services[id]; def.Policy.Kind != spec.Job || len(ids) > 0 && ids[0] != id {
+			continue
+		}
+		c, err := h.GenerateCrontab(ctx, converge.CrontabRequest{Service: id, Revision: h.Services[id].Revision})
+		if err != nil {
+			return nil, err
+		}
+		crons = append(crons, converge.Cron{Service: id, Crontab: c})
+	}
+	return crons, nil
+}
+
+func (h *fakeHost) Runs(context.Context, string, int) ([]state.Run, error) {
+	at := time.Date(2026, 11, 20, 3, 0, 0, 0, time.UTC)
+	return []state.Run{
+		{Name: "jobs.v1.1a2b-run-2", Service: "jobs", Command: []string{"/bin/sh", "-c", "bin/poll | tee /tmp/polled"}, Lock: "jobs.x", Started: at},
+		{Name: "jobs.v1.1a2b-run-1", Service: "jobs", Command: []string{"bin/settle"}, Started: at, Ended: at.Add(time.Second), Code: 3, Outcome: "failed"},
+	}, nil
 }
 
 func (h *fakeHost) LiveRuns(context.Context, string) ([]engine.Container, error) { return nil, nil }
 func (h *fakeHost) StopRun(context.Context, string) error                        { return nil }
 func (h *fakeHost) SweepRuns(context.Context) error                              { return nil }
-func (h *fakeHost) Runs(context.Context, string, int) ([]state.Run, error)       { return nil, nil }

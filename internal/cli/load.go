@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 
+	"conductor/internal/converge"
 	"conductor/internal/display"
 	"conductor/internal/event"
 	"conductor/internal/fault"
@@ -67,6 +69,31 @@ func (a *app) definitions() (spec.Config, spec.Set, error) {
 	return c, set, err
 }
 
+// caller names this program and its configuration as cron has to call them.
+func (a *app) caller() (c converge.Caller, err error) {
+	if c.Program, err = os.Executable(); err != nil {
+		return c, fault.New(fault.ErrHost, "", "find the path of conductor: %w", err)
+	}
+	// A link stays right when the file that it leads to is replaced by another.
+	if link, err := exec.LookPath(a.env.Name); err == nil {
+		if link, err = filepath.Abs(link); err == nil && same(link, c.Program) {
+			c.Program = link
+		}
+	}
+	config, named, err := a.configPath()
+	if named != "" {
+		c.Config = config
+	}
+	return c, err
+}
+
+// same tells whether two paths lead to one file.
+func same(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
 // open opens the host, with its events going to emit.
 func (a *app) open(ctx context.Context, emit event.Sink) (*Parts, Setup, error) {
 	c, set, err := a.definitions()
@@ -76,6 +103,9 @@ func (a *app) open(ctx context.Context, emit event.Sink) (*Parts, Setup, error) 
 	s := Setup{Config: c, Definitions: set, Emit: emit, User: a.whoAsks(), Warn: func(err error) {
 		a.warn(withHint(err))
 	}}
+	if s.Caller, err = a.caller(); err != nil {
+		return nil, s, err
+	}
 	p, err := a.env.Open(ctx, s)
 	return p, s, err
 }

@@ -3,12 +3,13 @@ package cli
 import (
 	"context"
 	"io"
+	"time"
 
 	"conductor/internal/converge"
 	"conductor/internal/engine"
 	"conductor/internal/event"
+	"conductor/internal/goal"
 	"conductor/internal/proxy"
-	"conductor/internal/schedule"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -39,8 +40,12 @@ type Core interface {
 	Status(ctx context.Context, ids ...string) ([]converge.Status, error)
 	// Run runs a command in a container of its own.
 	Run(ctx context.Context, r converge.RunRequest) (converge.RunResult, error)
-	// Crontab is what the release's own generate-cron prints.
-	Crontab(ctx context.Context, id, revision string) (schedule.Crontab, error)
+	// GenerateCrontab is the crontab that runs the jobs of a revision.
+	GenerateCrontab(ctx context.Context, r converge.CrontabRequest) (goal.Crontab, error)
+	InstallCrontab(ctx context.Context, r converge.CrontabRequest) (converge.Outcome, error)
+	RemoveCrontab(ctx context.Context, id string) (converge.Outcome, error)
+	// Crons are the crontabs of the services, ordered by id; none named: all.
+	Crons(ctx context.Context, ids ...string) ([]converge.Cron, error)
 	// LiveRuns are the containers of runs, of one service or of all.
 	LiveRuns(ctx context.Context, service string) ([]engine.Container, error)
 	StopRun(ctx context.Context, name string) error
@@ -55,6 +60,9 @@ type Parts struct {
 	Routes  func() (state.Routes, error)
 	History History
 	RunLog  func(run string, to io.Writer) error // of one that has ended
+	// CronDaemon tells the process of the host's cron daemon, 0 for none, and
+	// the zone that its clock goes by.
+	CronDaemon func() (pid int, zone *time.Location)
 	// Close lets go of what was opened; nil: nothing.
 	Close func() error
 }
@@ -75,6 +83,7 @@ type Setup struct {
 	Emit        event.Sink
 	Warn        func(error) // told what a person should know; not fatal
 	User        string
+	Caller      converge.Caller // how crontabs call this program
 	// Look: nothing on the host may be made or changed, not even state_dir.
 	// Core and History are nil where they cannot be had without.
 	Look bool

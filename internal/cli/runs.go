@@ -102,16 +102,12 @@ func runsTable(all []state.Run, now time.Time) *display.Table {
 		{Title: "COMMAND"},
 	}}
 	for _, r := range all {
-		outcome, took, style := r.Outcome, "", display.Green
+		outcome, style := runOutcome(r)
+		took := ""
 		switch {
 		case r.Outcome == "":
-			outcome, style, took = "running", display.Yellow, display.Took(now.Sub(r.Started))
-		case r.Outcome == state.Interrupted:
-			style = display.Yellow
-		case r.Code != 0:
-			outcome, style = fmt.Sprintf("exit %d", r.Code), display.Red
-		}
-		if !r.Ended.IsZero() {
+			took = display.Took(now.Sub(r.Started))
+		case !r.Ended.IsZero():
 			took = display.Took(r.Ended.Sub(r.Started))
 		}
 		memory := ""
@@ -126,6 +122,19 @@ func runsTable(all []state.Run, now time.Time) *display.Table {
 		}
 	}
 	return t
+}
+
+// runOutcome is how a run went, in a word or two.
+func runOutcome(r state.Run) (string, display.Style) {
+	switch {
+	case r.Outcome == "":
+		return "running", display.Yellow
+	case r.Outcome == state.Interrupted:
+		return r.Outcome, display.Yellow
+	case r.Code != 0:
+		return fmt.Sprintf("exit %d", r.Code), display.Red
+	}
+	return r.Outcome, display.Green
 }
 
 func (a *app) runsLogs() *cobra.Command {

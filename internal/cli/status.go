@@ -98,6 +98,9 @@ func statusHead(s converge.Status, paint display.Painter) string {
 	if len(s.Routes) > 0 {
 		line("routes", strings.Join(s.Routes, "  "))
 	}
+	if s.Crontab != "" {
+		line("crontab", s.Crontab)
+	}
 	if s.Image != "" {
 		line("image", shortImage(s.Image))
 	}

@@ -99,6 +99,8 @@ func (a action) do(ctx context.Context) result {
 		r.err = a.stop(ctx)
 	case plan.Remove:
 		r.err = a.remove(ctx)
+	case plan.Cron:
+		r.err = a.cron()
 	case plan.Commit:
 		r.goal, r.err = a.commit()
 	case plan.Drop:

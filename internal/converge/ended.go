@@ -147,6 +147,9 @@ func (h hold) again(now time.Time, err error) hold {
 func (l *loop) stuck(in plan.Input, out plan.Output) error {
 	for _, s := range out.Steps {
 		h := l.held[s.Key()]
+		if s.Do == plan.Cron && len(out.Waiting) > 0 {
+			continue // what has nothing to do with it is brought to its end
+		}
 		if !transient(h.err) || in.Now.Sub(h.since) > patience {
 			return l.giveUp(fmt.Errorf("%s: %w", s.Name(), h.err))
 		}

@@ -35,13 +35,17 @@ type Host struct {
 	Secrets     Secrets
 	History     History
 	Runs        Runs
+	Crontabs    Crontabs
+	Caller      Caller
 	Emit        event.Sink
 	// User is who asked, for the history.
 	User string
 	// Code is the exit code that an error ends with, for the history; nil: 0.
 	Code func(error) int
 
-	plan func(plan.Input) plan.Output // nil: plan.Next
+	// For tests; nil: plan.Next, and what the image's own generate-cron prints.
+	plan   func(plan.Input) plan.Output
+	prints func(ctx context.Context, service string, r goal.Release, command []string) (string, error)
 }
 
 // Store keeps goals and routes; internal/state is it on disk.
@@ -128,8 +132,9 @@ type Status struct {
 	Replicas  int       `json:"replicas"`
 	Override  bool      `json:"override,omitempty"` // replicas were set by scale
 	Healthy   int       `json:"healthy"`
-	Routes    []string  `json:"routes,omitempty"` // "http://shop.example.com/"
-	Kept      []string  `json:"kept,omitempty"`   // revisions that a rollback goes to, nearest first
+	Routes    []string  `json:"routes,omitempty"`  // "http://shop.example.com/"
+	Crontab   string    `json:"crontab,omitempty"` // "v1, 3 jobs"
+	Kept      []string  `json:"kept,omitempty"`    // revisions that a rollback goes to, nearest first
 	// Undone are kept revisions that a rollback left: one goes back to them by name.
 	Undone []string `json:"undone,omitempty"`
 	// Notes say what a person should know: "definition changed, not applied:

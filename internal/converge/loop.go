@@ -190,7 +190,11 @@ func (l *loop) observe(now time.Time) (plan.Input, error) {
 	}
 	l.probe(is)
 	l.watch.fill(is, l.healthOf)
-	in := plan.Input{Namespace: l.Namespace, Goal: l.goal, Instances: is, Proxy: px,
+	crontab, err := l.installed(l.goal)
+	if err != nil {
+		return plan.Input{}, err
+	}
+	in := plan.Input{Namespace: l.Namespace, Goal: l.goal, Instances: is, Proxy: px, Crontab: crontab,
 		Refused: l.refused, Abort: l.abort, Now: now}
 	for _, s := range l.doing {
 		in.Doing = append(in.Doing, s)

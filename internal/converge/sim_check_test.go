@@ -73,6 +73,8 @@ func (s *sim) allowed(c *call) {
 		if i := s.mine(c); i != nil {
 			s.mayRemove(i, c)
 		}
+	case "Install", "Uninstall":
+		s.mayInstall(c)
 	case "PutGoal":
 		s.mayCommit(c)
 	}
@@ -181,6 +183,15 @@ func (s *sim) instead(i *inst, g goal.Goal) bool {
 	return false
 }
 
+// later: a later instance of the slot is the one that would be started again:
+// it was stopped in the same way, or is there and could not be started yet.
+func (s *sim) later(i *inst) bool {
+	return slices.ContainsFunc(s.instances(i.service), func(o *inst) bool {
+		return o != i && o.slotID() == i.slotID() &&
+			(o.started.After(i.started) && o.stopped && o.wasWell || o.runs == 0)
+	})
+}
+
 func (s *sim) mayRemove(i *inst, c *call) {
 	if i.kind != KindService {
 		return
@@ -192,7 +203,7 @@ func (s *sim) mayRemove(i *inst, c *call) {
 	if !ok || !g.Running || g.Current == nil || i.release != g.Current.Digest || i.epoch != g.Epoch || !i.disturbedAt.IsZero() || i.slot > slots(g) || c.seq <= s.put[i.service] {
 		return
 	}
-	if i.stopped && i.wasWell && !s.instead(i, g) {
+	if i.stopped && i.wasWell && !s.instead(i, g) && !s.later(i) {
 		s.violateLocked(3, "removal of %s, of the release that is current, and nothing serves in its place", i.name)
 	}
 }
@@ -578,6 +589,9 @@ func (s *sim) reached(id string, calmly bool) {
 			s.violateLocked(6, "%s, its goal is %s: %s", id, goalWords(g), fmt.Sprintf(format, args...))
 			s.violated.kind = format
 		}
+	}
+	if got, want := s.crontabs[id], scheduledText(g); got != want {
+		bad("the crontab is %q, not %q", got, want)
 	}
 	is := s.instances(id)
 	route, routed := s.served.Route(id)

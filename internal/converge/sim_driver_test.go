@@ -80,7 +80,7 @@ func (d *driver) command(a act) *process {
 	host := &Host{
 		Namespace: simNamespace, Definitions: s.definitionSet(), Subnet: simSubnet,
 		Engine: simEngine{p}, Proxy: simProxy{p}, Prober: p, Store: simStore{p}, Secrets: simSecrets{p},
-		plan: p.next,
+		Crontabs: simCrontabs{p}, Caller: Caller{Program: "/conductor"}, plan: p.next, prints: p.prints,
 	}
 	if s.verbose {
 		host.Emit = func(e event.Event) {
@@ -308,7 +308,7 @@ func (d *driver) release(c *call) {
 	}
 	v := verdict{effect: what == "" || what == "lost" || what == "hang late"}
 	d.mu.Lock()
-	diskFull := time.Now().Before(d.diskFull) && (c.op == "PutGoal" || c.op == "PutRoutes" || c.op == "Place")
+	diskFull := time.Now().Before(d.diskFull) && (c.op == "PutGoal" || c.op == "PutRoutes" || c.op == "Place" || c.op == "Install")
 	down := time.Now().Before(d.engineDown) && isEngine(c.op)
 	d.mu.Unlock()
 	switch {
@@ -511,6 +511,9 @@ func (d *driver) befall(t trouble) {
 	case "foreign":
 		d.log("! somebody else starts a container")
 		_, _ = d.eng.AddForeign(fmt.Sprintf("foreign%d", d.steps), simNamespace, netip.Addr{})
+		d.mu.Lock()
+		d.edit()
+		d.mu.Unlock()
 	case "disk full":
 		d.log("! the disk is full for %s", t.d)
 		d.mu.Lock()

@@ -30,6 +30,7 @@ type simService struct {
 	after    int // unhealthy_after
 	drain    time.Duration
 	host     int // which host name; another one changes the route
+	cron     bool
 }
 
 // act is one command, given when the one before has ended.
@@ -167,6 +168,7 @@ func newSimService(r *rand.Rand, n int) simService {
 		s.order = spec.StopFirst
 	}
 	s.host = r.IntN(5) / 4
+	s.cron = r.IntN(3) == 0
 	return s
 }
 
@@ -235,6 +237,9 @@ func (s simService) spec() spec.Service {
 	}
 	p.Health = spec.Health{Kind: spec.HealthUptime, Uptime: spec.Duration(time.Second), Interval: spec.Duration(5 * time.Second),
 		Timeout: spec.Duration(2 * time.Second), UnhealthyAfter: s.after, StartTimeout: spec.Duration(8 * time.Second)}
+	if s.cron {
+		p.Cron = &spec.Cron{Command: []string{"generate-cron"}}
+	}
 	if s.web {
 		p.Kind = spec.Web
 		p.HTTP = &spec.HTTP{Hosts: []string{fmt.Sprintf("%s%d.example.com", s.id, s.host)}, Path: "/", Listen: spec.Listen{Port: 80}}
@@ -252,6 +257,9 @@ func (s simService) String() string {
 	t := fmt.Sprintf("%s: %s, %s, %d replicas, unhealthy_after %d, drain %s, host %d", s.id, kind, s.order, s.replicas, s.after, s.drain, s.host)
 	if s.before {
 		t += ", upgrade.before"
+	}
+	if s.cron {
+		t += ", cron"
 	}
 	return t
 }

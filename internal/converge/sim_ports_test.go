@@ -56,6 +56,7 @@ type call struct {
 	hangs   bool
 	table   proxy.Table // Apply
 	goal    *goal.Goal  // PutGoal
+	crontab string      // Install
 }
 
 // verdict is what becomes of a call.
@@ -167,7 +168,7 @@ func (p *process) pass(ctx context.Context, op, arg string, inner func(context.C
 
 func isEngine(op string) bool {
 	switch op {
-	case "Apply", "Observe", "Check", "PutGoal", "PutRoutes", "DeleteGoal", "Routes", "Goal", "Goals", "Address", "Read", "Place", "Clear", "Sweep":
+	case "Apply", "Observe", "Check", "PutGoal", "PutRoutes", "DeleteGoal", "Routes", "Goal", "Goals", "Address", "Read", "Place", "Clear", "Sweep", "Crontab", "Install", "Uninstall":
 		return false
 	}
 	return true

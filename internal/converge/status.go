@@ -140,6 +140,9 @@ func (h *Host) status(id string, g goal.Goal, s *snapshot) Status {
 			st.Kept = append(st.Kept, k.Revision)
 		}
 	}
+	if c := g.Crontab; c != nil {
+		st.Crontab = c.Release.Revision + ", " + jobs(c)
+	}
 	st.Notes = h.notes(id, g, def, defined, s)
 	if g.Service == "" && s.unreadable {
 		if _, _, err := h.Store.Goal(id); err != nil {
@@ -198,6 +201,9 @@ func (h *Host) notes(id string, g goal.Goal, def spec.Service, defined bool, s *
 	}
 	if g.Candidate != nil {
 		notes = append(notes, fmt.Sprintf("an upgrade to %s is not finished since %s: it runs, or it was cut off and `conductor converge` goes on with it", g.Candidate.Revision, g.Candidate.Since.Local().Format(time.DateTime)))
+	}
+	if note := h.cronNote(g); note != "" && g.Crontab != nil {
+		notes = append(notes, note)
 	}
 	if g.Removing {
 		notes = append(notes, "its removal is not finished: remove it again")
@@ -336,10 +342,10 @@ func (st *Status) sumUp(g goal.Goal) {
 		st.State = "not deployed"
 	case g.Candidate != nil:
 		st.State = "upgrading"
-	case st.Kind == spec.Job:
-		st.State = "job"
 	case !g.Running:
 		st.State = "stopped"
+	case st.Kind == spec.Job:
+		st.State = "job"
 	case st.Healthy >= st.Replicas:
 		st.State = "running"
 	case st.Healthy > 0:

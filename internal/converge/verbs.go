@@ -10,7 +10,6 @@ import (
 	"conductor/internal/event"
 	"conductor/internal/fault"
 	"conductor/internal/goal"
-	"conductor/internal/plan"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -20,65 +19,33 @@ import (
 // nothing and says so.
 func (h *Host) Upgrade(ctx context.Context, id, revision string) (Outcome, error) {
 	return h.verb(ctx, id, "upgrade", revision, func(ctx context.Context, r *request) error {
-		return h.upgrade(ctx, r, id, revision)
+		return h.upgrade(ctx, r, CrontabRequest{Service: id, Revision: revision})
 	})
 }
 
-func (h *Host) upgrade(ctx context.Context, req *request, id, revision string) error {
-	s, err := h.definition(id)
+func (h *Host) upgrade(ctx context.Context, req *request, asked CrontabRequest) error {
+	s, err := h.definition(asked.Service)
 	if err != nil {
 		return err
 	}
-	r, err := h.resolve(ctx, s, revision)
+	r, err := h.resolve(ctx, s, asked.Revision)
 	if err != nil {
 		return err
 	}
 	if err := h.checkProxy(ctx, req, s.Policy); err != nil {
 		return err
 	}
-	req.setCandidate(r, s.Policy, false)
+	c, err := h.crontab(ctx, req.Goal, r, s.Policy, asked)
+	if err != nil {
+		return err
+	}
+	if c != nil {
+		if err := h.Crontabs.Check(s.ID); err != nil {
+			return err
+		}
+	}
+	req.setCandidate(goal.Candidate{Release: r, Policy: s.Policy, Crontab: c})
 	return nil
-}
-
-// request is a change of a goal in the making.
-type request struct {
-	goal.Goal
-	// check finds out whether the proxy would take the route, while instances
-	// start; nil: it is found out already. No route changes before it is.
-	check func(context.Context) error
-}
-
-// setCandidate makes the release the goal; where it is current already, only
-// the policy changes.
-func (g *request) setCandidate(r goal.Release, p spec.Policy, rollback bool) {
-	if !g.Running && g.Current != nil {
-		g.Epoch++ // what was stopped is replaced, not revived
-	}
-	g.Removing = false
-	if g.Current != nil && g.Current.Digest == r.Digest {
-		g.Running = true
-		g.setPolicy(p)
-		return
-	}
-	c := goal.Candidate{Release: r, Since: time.Now().UTC(), Policy: p, Rollback: rollback}
-	if g.Candidate != nil && g.Candidate.Digest == r.Digest {
-		c.Since, c.Before = g.Candidate.Since, g.Candidate.Before // an interrupted upgrade goes on
-	}
-	if g.Current == nil {
-		g.Policy = p
-	}
-	g.Candidate, g.Running = &c, true
-}
-
-// setPolicy applies a policy to the current release in place. Another route is
-// on trial until the proxy has proved it.
-func (g *request) setPolicy(p spec.Policy) {
-	g.Candidate = nil
-	if a, b := g.Policy.HTTP, p.HTTP; a == b || a != nil && b != nil && plan.SameRoute(*a, *b) {
-		g.Policy = p
-		return
-	}
-	g.Candidate = &goal.Candidate{Release: *g.Current, Since: time.Now().UTC(), Policy: p, Before: true}
 }
 
 // Rollback makes the last committed release before the current one the goal,
@@ -94,9 +61,9 @@ func (h *Host) rollback(ctx context.Context, g *request, revision string) error 
 		return neverDeployed(g.Service)
 	}
 	k, ok := g.Previous(revision)
-	r := k.Release
+	r, crontab := k.Release, k.Crontab
 	if c := g.Candidate; c != nil && c.Rollback && (revision == "" || c.Revision == revision) {
-		r, ok = c.Release, true // an interrupted rollback goes on
+		r, crontab, ok = c.Release, c.Crontab, true // an interrupted rollback goes on
 	}
 	if !ok && revision == "" {
 		return fault.New(fault.ErrUsage, "upgrade to the revision that you want", "no release before %s is kept", g.Current.Revision)
@@ -126,7 +93,13 @@ func (h *Host) rollback(ctx context.Context, g *request, revision string) error 
 	if err := h.checkProxy(ctx, g, p); err != nil {
 		return err
 	}
-	g.setCandidate(r, p, !k.Undone) // forward again, to one that was undone, undoes nothing
+	if crontab != nil {
+		if err := h.Crontabs.Check(g.Service); err != nil {
+			return err
+		}
+	}
+	// Forward again, to one that was undone, undoes nothing.
+	g.setCandidate(goal.Candidate{Release: r, Policy: p, Rollback: !k.Undone, Crontab: h.again(crontab)})
 	return nil
 }
 
@@ -206,7 +179,7 @@ func (h *Host) Remove(ctx context.Context, id string) (Outcome, error) {
 // empty: the goal asks for nothing, as that of a first deploy which was given
 // up. Where that was cut off, its instances may still be there.
 func empty(g goal.Goal) bool {
-	return g.Current == nil && g.Candidate == nil && !g.Removing
+	return g.Current == nil && g.Candidate == nil && g.Crontab == nil && !g.Removing
 }
 
 // never: nothing was ever asked of the service, or nothing is left of it.
@@ -289,12 +262,15 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, error) {
 	g, l := req.Goal, h.loop(req.Goal)
 	l.check = req.check
-	if c := g.Candidate; c != nil {
+	for _, r := range g.Releases() {
+		if _, had := releaseOf(was, r.Digest); had && (g.Candidate == nil || g.Candidate.Digest != r.Digest) {
+			continue
+		}
 		// Named before it is the goal, so that no prune takes it in between.
 		if err := limited(ctx, func(ctx context.Context) error {
-			return h.Engine.Tag(ctx, c.Image, c.Tag(h.Namespace, g.Service))
+			return h.Engine.Tag(ctx, r.Image, r.Tag(h.Namespace, g.Service))
 		}); err != nil {
-			return l, fmt.Errorf("tag the image of %s: %w", c.Revision, err)
+			return l, fmt.Errorf("tag the image of %s: %w", r.Revision, err)
 		}
 	}
 	if err := h.Store.PutGoal(g); err != nil {
@@ -374,9 +350,9 @@ func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
 		again := true
 		for pass := 0; again && errs[n] == nil && pass < 2; pass++ {
 			first := outs[n]
-			outs[n], errs[n] = h.verb(ctx, ids[n], "converge", "", func(_ context.Context, g *request) error {
+			outs[n], errs[n] = h.verb(ctx, ids[n], "converge", "", func(ctx context.Context, g *request) error {
 				again = g.Changes() // it brings its own policy; today's comes after it
-				return h.reapply(g)
+				return h.reapply(ctx, g)
 			})
 			outs[n] = first.then(outs[n])
 		}
@@ -385,56 +361,14 @@ func (h *Host) Converge(ctx context.Context, ids ...string) ([]Outcome, error) {
 }
 
 // reapply takes the definition's policy into the goal, where there is a valid one.
-func (h *Host) reapply(g *request) error {
+func (h *Host) reapply(ctx context.Context, g *request) error {
 	if never(g.Goal) {
 		return neverDeployed(g.Service)
 	}
 	if s, err := h.definition(g.Service); err == nil && g.Current != nil && g.Candidate == nil {
-		g.setPolicy(s.Policy)
+		p := s.Policy
+		c := h.updated(ctx, g.Goal, &p)
+		g.setPolicy(p, c)
 	}
 	return nil
-}
-
-// PlanUpgrade says what Upgrade would do. It changes nothing, but it fetches
-// the image: without it there is no telling.
-func (h *Host) PlanUpgrade(ctx context.Context, id, revision string) ([]Step, error) {
-	return h.foresee(ctx, id, func(r *request) error { return h.upgrade(ctx, r, id, revision) })
-}
-
-// PlanRollback says what Rollback would do, and changes nothing.
-func (h *Host) PlanRollback(ctx context.Context, id, revision string) ([]Step, error) {
-	return h.foresee(ctx, id, func(r *request) error { return h.rollback(ctx, r, revision) })
-}
-
-func (h *Host) foresee(ctx context.Context, id string, change func(*request) error) ([]Step, error) {
-	quiet := *h
-	quiet.Emit, quiet.History = nil, nil
-	g, _, err := h.Store.Goal(id)
-	if err != nil {
-		return nil, err
-	}
-	g.Service = id
-	req := request{Goal: g}
-	err = change(&req)
-	if err == nil && req.check != nil {
-		err = req.check(ctx)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("plan %s: %w", id, err)
-	}
-	g = req.Goal
-	o := newObserver(&quiet, id)
-	if err := o.refresh(ctx, time.Now(), nil); err != nil {
-		return nil, err
-	}
-	is := o.instances()
-	px, err := o.route(ctx, g.Policy.HTTP != nil, is, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	steps := []Step{}
-	for _, s := range plan.Foresee(plan.Input{Namespace: h.Namespace, Goal: g, Instances: is, Proxy: px, Now: time.Now()}, 1000) {
-		steps = append(steps, Step{Do: s.Name(), Cause: s.Cause})
-	}
-	return steps, nil
 }

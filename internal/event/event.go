@@ -26,9 +26,11 @@ const (
 	Failed     Name = "failed"     // it, or its release, did not work out
 	Restored   Name = "restored"   // what served before serves again
 
-	Committed Name = "committed" // the candidate is the current release now
-	Note      Name = "note"      // something a person should know
-	Warning   Name = "warning"   // something a person should look at
+	Committed   Name = "committed"   // the candidate is the current release now
+	Scheduled   Name = "scheduled"   // the crontab is installed
+	Unscheduled Name = "unscheduled" // the crontab is taken away
+	Note        Name = "note"        // something a person should know
+	Warning     Name = "warning"     // something a person should look at
 )
 
 // Event is one thing that happened. Its JSON form is part of the contract.

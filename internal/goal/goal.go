@@ -27,6 +27,8 @@ type Goal struct {
 	Candidate *Candidate `json:"candidate,omitempty"`
 	// Kept are releases that were committed before, newest first.
 	Kept []Kept `json:"kept,omitempty"`
+	// Crontab is what the host's cron daemon is to run; nil: nothing.
+	Crontab *Crontab `json:"crontab,omitempty"`
 	// Replicas overrides the definition's count, until it is nil again.
 	Replicas *int `json:"replicas,omitempty"`
 	// Epoch is raised by restart and start: instances of an older one are replaced.
@@ -64,6 +66,9 @@ type Candidate struct {
 	// Rollback is true where the candidate was current once, and the release
 	// that it replaces shall not be what the next rollback goes to.
 	Rollback bool `json:"rollback,omitempty"`
+	// Crontab takes the place of the goal's in the same way; nil: there is none
+	// then.
+	Crontab *Crontab `json:"crontab,omitempty"`
 }
 
 // Kept is a release that was current before.
@@ -71,6 +76,8 @@ type Kept struct {
 	Release
 	// Undone: a rollback left it, so a plain rollback passes over it.
 	Undone bool `json:"undone,omitempty"`
+	// Crontab is what was installed with it, and is put back by a rollback.
+	Crontab *Crontab `json:"crontab,omitempty"`
 }
 
 // Count is the number of replicas that should be under the policy: the goal's,
@@ -95,7 +102,7 @@ func (g *Goal) Commit() (dropped []Release) {
 	g.Policy = c.Policy
 	kept := slices.DeleteFunc(slices.Clone(g.Kept), func(k Kept) bool { return k.Digest == c.Digest })
 	if g.Current != nil && g.Current.Digest != c.Digest {
-		kept = slices.Insert(kept, 0, Kept{Release: *g.Current, Undone: c.Rollback})
+		kept = slices.Insert(kept, 0, Kept{Release: *g.Current, Undone: c.Rollback, Crontab: g.Crontab})
 	}
 	keep := max(g.Policy.Retain, 0)
 	if len(kept) > keep {
@@ -105,7 +112,7 @@ func (g *Goal) Commit() (dropped []Release) {
 		kept = kept[:keep]
 	}
 	r := c.Release
-	g.Current, g.Candidate, g.Kept, g.Resume = &r, nil, kept, time.Time{}
+	g.Current, g.Candidate, g.Kept, g.Resume, g.Crontab = &r, nil, kept, time.Time{}, c.Crontab
 	return dropped
 }
 
@@ -140,17 +147,26 @@ func (g *Goal) Previous(revision string) (Kept, bool) {
 	return Kept{}, false
 }
 
-// Releases are all that the goal may still need: current, candidate, kept.
+// Releases are all that the goal may still need, each once: current, candidate,
+// kept, and those whose jobs are in crontabs.
 func (g *Goal) Releases() []Release {
 	var rs []Release
+	add := func(r Release) {
+		if !slices.ContainsFunc(rs, func(o Release) bool { return o.Digest == r.Digest }) {
+			rs = append(rs, r)
+		}
+	}
 	if g.Current != nil {
-		rs = append(rs, *g.Current)
+		add(*g.Current)
 	}
 	if g.Candidate != nil {
-		rs = append(rs, g.Candidate.Release)
+		add(g.Candidate.Release)
 	}
 	for _, k := range g.Kept {
-		rs = append(rs, k.Release)
+		add(k.Release)
+	}
+	for _, c := range g.Crontabs() {
+		add(c.Release)
 	}
 	return rs
 }

@@ -75,6 +75,8 @@ func foresee(in *Input, s Step) {
 				}
 			}
 		}
+	case Cron:
+		in.Crontab = scheduled(in.Goal)
 	case Commit:
 		in.Goal.Commit()
 	case Drop:

@@ -29,8 +29,11 @@ type Input struct {
 	Goal      goal.Goal
 	Instances []Instance // every container of the service, ordered by name
 	Proxy     Proxy
-	Refused   []Refusal // creations that the engine refused
-	Doing     []Step    // steps in flight
+	// Crontab is the identity of the crontab that is installed: "" where there
+	// is none, Unknown where it is another than the goal knows.
+	Crontab string
+	Refused []Refusal // creations that the engine refused
+	Doing   []Step    // steps in flight
 	// Abort asks to give the candidate up, if it is not committed yet.
 	Abort string // why, in words; empty: no
 	Now   time.Time
@@ -63,6 +66,9 @@ type Instance struct {
 	InFlight int
 	OutSince time.Time // since when it is proved out; zero: never was in, or unknown
 }
+
+// Unknown is the identity of a crontab that the goal does not know.
+const Unknown = "unknown"
 
 // RouteState is what is proved about the requests that go to an instance.
 type RouteState int
@@ -102,11 +108,12 @@ const (
 	Before Kind = "run before" // the command of upgrade.before, once
 	Create Kind = "create"
 	Start  Kind = "start"
-	Route  Kind = "route"  // hand the proxy a set of targets, and see it proved
-	Stop   Kind = "stop"   // stop signal, grace, kill
-	Remove Kind = "remove" // a container that does not run
-	Commit Kind = "commit" // the candidate becomes the current release
-	Drop   Kind = "drop"   // the candidate is given up
+	Route  Kind = "route"   // hand the proxy a set of targets, and see it proved
+	Stop   Kind = "stop"    // stop signal, grace, kill
+	Remove Kind = "remove"  // a container that does not run
+	Commit Kind = "commit"  // the candidate becomes the current release
+	Cron   Kind = "crontab" // have the cron daemon run the goal's jobs, and no other
+	Drop   Kind = "drop"    // the candidate is given up
 )
 
 // Step is one thing to do. Acting on it decides nothing.
@@ -125,6 +132,7 @@ type Step struct {
 	// Start: the container is an old one that serves again.
 	Again bool
 	// Route: the targets and the way to them; Gone takes the whole route away.
+	// Cron: Gone takes the crontab away.
 	Targets []proxy.Target
 	HTTP    *spec.HTTP
 	Gone    bool
@@ -135,7 +143,7 @@ type Step struct {
 // Key identifies the step among those in flight: no two of one key.
 func (s Step) Key() string {
 	switch s.Do {
-	case Route, Commit, Drop, Before:
+	case Route, Commit, Drop, Before, Cron:
 		return string(s.Do)
 	}
 	return string(s.Do) + " " + s.Instance
@@ -158,6 +166,11 @@ func (s Step) Name() string {
 		return "route to " + strings.Join(names, ", ")
 	case Commit, Drop, Before:
 		return fmt.Sprintf("%s %s", s.Do, s.Revision)
+	case Cron:
+		if s.Gone {
+			return "take the crontab away"
+		}
+		return "install the crontab of " + s.Revision
 	}
 	return fmt.Sprintf("%s %s", s.Do, s.Instance)
 }

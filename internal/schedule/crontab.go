@@ -43,6 +43,7 @@ type Job struct {
 	Command  string   // what the shell is given: without the % and \ that are cron's
 	Input    string   // what the command is given on its standard input
 	Written  string   // command and input as the line has them
+	Shell    string   // what SHELL before it says, or DefaultShell
 
 	// What a directive in a comment before the line says.
 	OnLock OnLock         // "": nothing
@@ -58,6 +59,15 @@ func (c Crontab) Jobs() []Job {
 		}
 	}
 	return jobs
+}
+
+// Argv is what runs in the job's container: a plain command's own words, or its
+// shell with any other.
+func (j Job) Argv() []string {
+	if words, plain := divided(j.Command); plain {
+		return words
+	}
+	return []string{j.Shell, "-c", j.Command}
 }
 
 // String is the crontab as it was written, each line with its newline.
@@ -79,6 +89,7 @@ func Parse(text string) (Crontab, error) {
 	}
 	var (
 		c        Crontab
+		shell    = DefaultShell
 		problems Problems
 		next     directive // for the next job
 	)
@@ -95,8 +106,11 @@ func Parse(text string) (Crontab, error) {
 		if p := line.parse(&next); p != nil {
 			refuse(line.Number, p)
 		}
+		if v := line.Variable; v != nil && v.Name == "SHELL" {
+			shell = v.Value
+		}
 		if line.Job != nil {
-			line.Job.OnLock, line.Job.Jitter = next.onLock, next.jitter
+			line.Job.Shell, line.Job.OnLock, line.Job.Jitter = shell, next.onLock, next.jitter
 			next = directive{}
 		}
 		c.Lines = append(c.Lines, line)

@@ -20,8 +20,8 @@ const (
 // OnLocks are all words for OnLock.
 var OnLocks = []OnLock{Allow, Wait, Skip, Replace}
 
-// maxJitter: a job that is due once a day still runs once a day.
-const maxJitter = 24 * time.Hour
+// MaxJitter is the longest jitter: a job that is due once a day still runs once a day.
+const MaxJitter = 24 * time.Hour
 
 // directive is what comments ask for the next job.
 type directive struct {
@@ -61,8 +61,8 @@ func (d *directive) parse(line int, comment string) *Problem {
 				return bad("", "jitter is there twice for one job")
 			}
 			t, err := time.ParseDuration(value)
-			if err != nil || t < 0 || t > maxJitter {
-				return bad(fmt.Sprintf("jitter is a duration from 0s to %s, such as 30s or 5m", brevity(maxJitter)),
+			if err != nil || t < 0 || t > MaxJitter {
+				return bad(fmt.Sprintf("jitter is a duration from 0s to %s, such as 30s or 5m", brevity(MaxJitter)),
 					"jitter cannot be %s", brief(value))
 			}
 			d.jitter = &t

@@ -40,13 +40,12 @@ func Generate(c Crontab, t Target) (string, error) {
 	var (
 		b        strings.Builder
 		problems Problems
-		shell    = DefaultShell
 		env      environment
 	)
 	for _, line := range c.Lines {
 		switch v := line.Variable; {
 		case line.Job != nil:
-			text := t.command(*line.Job, env, shell)
+			text := t.command(*line.Job, env)
 			if len(text) > maxCommand {
 				problems = append(problems, Problem{Line: line.Number,
 					Message: fmt.Sprintf("what runs %s in a container has %d bytes or more, cron takes %d",
@@ -61,8 +60,7 @@ func Generate(c Crontab, t Target) (string, error) {
 			b.WriteString(" " + text + "\n")
 		case v == nil:
 			b.WriteString(line.Text + "\n")
-		case v.Name == "SHELL":
-			shell = v.Value
+		case v.Name == "SHELL": // the jobs know theirs
 		case cronOwn[v.Name]:
 			b.WriteString(v.String() + "\n")
 		default:
@@ -77,21 +75,15 @@ func Generate(c Crontab, t Target) (string, error) {
 
 // command is what stands after the time fields in the job's line, as cron
 // wants it.
-func (t Target) command(j Job, env environment, shell string) string {
+func (t Target) command(j Job, env environment) string {
 	words := []string{t.Conductor, "run"}
 	if t.Config != "" {
 		words = append(words, "--config", t.Config)
 	}
 	words = append(words, "--id", t.Service, "--revision", t.Revision)
-	onLock, jitter := t.OnLock, t.Jitter
-	if j.OnLock != "" {
-		onLock = j.OnLock
-	}
-	if j.Jitter != nil {
-		jitter = *j.Jitter
-	}
-	if onLock != Allow && onLock != "" {
-		words = append(words, "--lock", t.Service+"."+j.Digest(), "--on-lock", string(onLock))
+	onLock, jitter := t.Options(j)
+	if onLock != Allow {
+		words = append(words, "--lock", LockName(t.Service, j), "--on-lock", string(onLock))
 	}
 	if jitter > 0 {
 		words = append(words, "--jitter", brevity(jitter))
@@ -102,7 +94,7 @@ func (t Target) command(j Job, env environment, shell string) string {
 	}
 	command := j.Command
 	if !Plain(command) {
-		command = Wrap(command, shell)
+		command = Wrap(command, j.Shell)
 	}
 	text := encode(strings.Join(words, " ") + " " + command)
 	if _, input, ok := split(j.Written); ok {
@@ -110,6 +102,24 @@ func (t Target) command(j Job, env environment, shell string) string {
 	}
 	return text
 }
+
+// Options are what holds for the job: what its directive says, else the target.
+func (t Target) Options(j Job) (OnLock, time.Duration) {
+	onLock, jitter := t.OnLock, t.Jitter
+	if j.OnLock != "" {
+		onLock = j.OnLock
+	}
+	if onLock == "" {
+		onLock = Allow
+	}
+	if j.Jitter != nil {
+		jitter = *j.Jitter
+	}
+	return onLock, jitter
+}
+
+// LockName is the lock that runs of the job take, unless they may overlap.
+func LockName(service string, j Job) string { return service + "." + j.Digest() }
 
 // Digest is 8 digits that identify the job's line: equal as long as the line
 // stays the same.
@@ -164,8 +174,8 @@ func (t Target) check() error {
 		return errors.New("generate crontab: service and revision must be named")
 	case t.OnLock != "" && !slices.Contains(OnLocks, t.OnLock):
 		return fmt.Errorf("generate crontab: on-lock cannot be %q: it is allow, wait, skip or replace", t.OnLock)
-	case t.Jitter < 0 || t.Jitter > maxJitter:
-		return fmt.Errorf("generate crontab: jitter cannot be %s: it is from 0s to %s", t.Jitter, brevity(maxJitter))
+	case t.Jitter < 0 || t.Jitter > MaxJitter:
+		return fmt.Errorf("generate crontab: jitter cannot be %s: it is from 0s to %s", t.Jitter, brevity(MaxJitter))
 	case t.User != "" && !userName.MatchString(t.User):
 		return fmt.Errorf("generate crontab: %q is no user of a crontab", t.User)
 	}

@@ -270,7 +270,7 @@ func arguments(j Job, t Target, env environment, shell string) []string {
 		args = append(args, "--env", v.Name+"="+v.Value)
 	}
 	if Plain(j.Command) {
-		return append(args, divide(j.Command)...)
+		return append(args, j.Argv()...)
 	}
 	return append(args, shell, "-c", j.Command)
 }

@@ -33,7 +33,12 @@ var plainQuotes = regexp.MustCompile("^('[^']*'|\"[^\"$`\\\\]*\")")
 // then a shell, whichever, only divides it into words, and the words can be run
 // without one. When in doubt it says no.
 func Plain(command string) bool {
-	first := true
+	_, plain := divided(command)
+	return plain
+}
+
+// divided is a plain command in words.
+func divided(command string) (words []string, plain bool) {
 	for command = strings.Trim(command, blanks); command != ""; command = strings.TrimLeft(command, blanks) {
 		var word string
 		for command != "" && !strings.ContainsAny(command[:1], blanks) {
@@ -42,15 +47,15 @@ func Plain(command string) bool {
 			} else if q := plainQuotes.FindString(command); q != "" {
 				word, command = word+q[1:len(q)-1], command[len(q):]
 			} else {
-				return false
+				return nil, false
 			}
 		}
-		if first && !isProgram(word) {
-			return false
+		if len(words) == 0 && !isProgram(word) {
+			return nil, false
 		}
-		first = false
+		words = append(words, word)
 	}
-	return !first
+	return words, len(words) > 0
 }
 
 // safePrefix counts the bytes that text begins with and that need no quotes.

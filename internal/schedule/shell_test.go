@@ -61,38 +61,6 @@ func (s *sandbox) run(t interface{ Fatalf(string, ...any) }, line string) []stri
 	return strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")
 }
 
-// divide divides a command into words, if it has nothing but words and quotes:
-// another way than Plain's.
-func divide(command string) []string {
-	var words []string
-	var word strings.Builder
-	var quote rune
-	inWord := false
-	for _, r := range command {
-		switch {
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote != 0:
-			word.WriteRune(r)
-		case r == '\'' || r == '"':
-			quote, inWord = r, true
-		case r == ' ' || r == '\t':
-			if inWord {
-				words = append(words, word.String())
-			}
-			word.Reset()
-			inWord = false
-		default:
-			word.WriteRune(r)
-			inWord = true
-		}
-	}
-	if inWord {
-		words = append(words, word.String())
-	}
-	return words
-}
-
 func TestPlain(t *testing.T) {
 	for _, tt := range []struct {
 		command string
@@ -177,7 +145,7 @@ func TestPlain_AShellReadsNothingButWords(t *testing.T) {
 		}
 		plain++
 		got := s.run(t, Quote(s.program)+" "+command)
-		if want := divide(command); !slices.Equal(got, want) {
+		if want := (Job{Command: command}).Argv(); !slices.Equal(got, want) {
 			t.Fatalf("%q is %q to a shell, want %q", command, got, want)
 		}
 	})

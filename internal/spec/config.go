@@ -10,6 +10,7 @@ type Config struct {
 	StateDir    string
 	Engine      EngineConfig
 	Proxy       ProxyConfig
+	CronDir     string // where the host's cron daemon reads crontabs
 }
 
 // EngineConfig is where the container engine is, and the network it shall have.

@@ -14,6 +14,7 @@ func DefaultConfig() Config {
 		Namespace:   "conductor",
 		ServicesDir: "/etc/conductor/services",
 		StateDir:    "/var/lib/conductor",
+		CronDir:     "/etc/cron.d",
 		Proxy: ProxyConfig{
 			Kind: "nginx", Switch: "auto", ConfigDir: "/etc/nginx/conf.d",
 			Test: []string{"nginx", "-t"}, Reload: []string{"nginx", "-s", "reload"},
@@ -41,7 +42,7 @@ func ParseConfig(file string, data []byte) (Config, error) {
 	if err != nil {
 		d.fail(position{}, "", "find the working directory: %s", err)
 	}
-	for _, p := range []*string{&c.ServicesDir, &c.StateDir, &c.Proxy.ConfigDir} {
+	for _, p := range []*string{&c.ServicesDir, &c.StateDir, &c.Proxy.ConfigDir, &c.CronDir} {
 		if !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(full), *p)
 		}
@@ -64,6 +65,8 @@ func configKeys() keys[Config] {
 			directory(), func(c *Config) *string { return &c.ServicesDir }),
 		field("state_dir", "Where Conductor keeps what it must remember. Default: /var/lib/conductor.",
 			directory(), func(c *Config) *string { return &c.StateDir }),
+		field("cron_dir", "Where crontabs are installed for the host's cron daemon. Default: /etc/cron.d.",
+			directory(), func(c *Config) *string { return &c.CronDir }),
 		section("engine", "The container engine.", keys[EngineConfig]{
 			field("host", "Its socket, unix:///PATH. Default: $DOCKER_HOST, then the usual ones.",
 				engineHost(), func(e *EngineConfig) *string { return &e.Host }),

@@ -19,7 +19,8 @@ func TestParseConfig_ReadsEveryKey(t *testing.T) {
 	}
 	want := Config{
 		File: file, Namespace: "blue", ServicesDir: "/etc/blue/services", StateDir: "/var/lib/blue",
-		Engine: EngineConfig{Host: "unix:///var/run/docker.sock", Subnet: netip.MustParsePrefix("172.30.0.0/16")},
+		Engine:  EngineConfig{Host: "unix:///var/run/docker.sock", Subnet: netip.MustParsePrefix("172.30.0.0/16")},
+		CronDir: "/etc/blue/cron.d",
 		Proxy: ProxyConfig{
 			Kind: "nginx", Switch: "dynamic", ConfigDir: "/etc/blue/nginx/conf.d",
 			Test: []string{"docker", "exec", "nginx", "nginx", "-t"}, Reload: []string{"nginx", "-s", "reload"},
@@ -73,7 +74,7 @@ func FuzzParseConfig(f *testing.F) {
 				t.Fatalf("%q could be configuration", p)
 			}
 		}
-		if !filepath.IsAbs(c.ServicesDir) || !c.Proxy.Admin.Addr().IsLoopback() || len(c.Proxy.Test) == 0 || len(c.Proxy.Reload) == 0 {
+		if !filepath.IsAbs(c.ServicesDir) || !filepath.IsAbs(c.CronDir) || !c.Proxy.Admin.Addr().IsLoopback() || len(c.Proxy.Test) == 0 || len(c.Proxy.Reload) == 0 {
 			t.Fatalf("%+v", c)
 		}
 	})

@@ -223,6 +223,8 @@ type Upgrade struct {
 // Cron is what generates the service's crontab.
 type Cron struct {
 	Command []string `json:"command,omitempty"` // default generate-cron
+	OnLock  string   `json:"on_lock,omitempty"` // allow, wait, skip, replace; empty: allow
+	Jitter  Duration `json:"jitter,omitempty"`
 }
 
 // Duration is a time.Duration that is written as Go and Compose write it (1m30s).

@@ -168,6 +168,10 @@ func cronKeys() keys[Cron] {
 	return keys[Cron]{
 		field("command", "The command that prints the crontab. Default: generate-cron.",
 			command(), func(c *Cron) *[]string { return &c.Command }),
+		field("on_lock", "What a job does while the one before still runs: allow, beside it; wait; skip; replace, end that one. Default: allow.",
+			oneOf("allow", "wait", "skip", "replace"), func(c *Cron) *string { return &c.OnLock }),
+		field("jitter", "Each job waits for a random part of this time. Default: 0s.",
+			span(0, maxTime), func(c *Cron) *Duration { return &c.Jitter }),
 	}
 }
 

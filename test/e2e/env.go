@@ -46,7 +46,7 @@ func newAt(t testing.TB, engine *image.Engine) *Env {
 	t.Helper()
 	e := &Env{t: t, Namespace: newNamespace(), Engine: engine}
 	e.Dir = filepath.Join(os.TempDir(), e.Namespace)
-	for _, dir := range []string{"", "services", "nginx"} {
+	for _, dir := range []string{"", "services", "nginx", "cron.d"} {
 		must(t, os.Mkdir(filepath.Join(e.Dir, dir), 0o755))
 	}
 	t.Cleanup(e.tearDown)
@@ -54,6 +54,7 @@ func newAt(t testing.TB, engine *image.Engine) *Env {
 	e.config = map[string]string{
 		"namespace": e.Namespace,
 		"state_dir": filepath.Join(e.Dir, "state"),
+		"cron_dir":  filepath.Join(e.Dir, "cron.d"),
 		"engine":    "{host: unix://" + engine.Socket + "}",
 	}
 	e.Proxy(nil)

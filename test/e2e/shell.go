@@ -38,7 +38,7 @@ func (e *Env) Shell(revision string, files map[string]string) {
 		Binary: "/bin/busybox", Files: files, Links: map[string]string{}, Dir: "/srv", Cmd: "/bin/sh",
 		Env: map[string]string{"REVISION": revision}, Labels: map[string]string{prefix: e.Namespace},
 	}
-	for _, c := range strings.Fields("sh cat ls echo sleep yes head env id printf tty stty kill true false date dd seq wc tr touch nc mkdir") {
+	for _, c := range strings.Fields("sh cat ls echo sleep yes head env id printf tty stty kill true false date dd seq wc tr touch nc mkdir httpd") {
 		i.Links["bin/"+c] = "busybox"
 	}
 	i.Links["bin/busybox"] = "../app"
