@@ -42,8 +42,11 @@ func (e *Env) Snapshot() Snapshot {
 	return s
 }
 
+// runDirs has the RunDir of each installation.
+const runDirs = "/run/conductor"
+
 // RunDir is where secrets are placed that a container sees as files.
-func (e *Env) RunDir() string { return filepath.Join("/run/conductor", e.Namespace) }
+func (e *Env) RunDir() string { return filepath.Join(runDirs, e.Namespace) }
 
 func (s *Snapshot) read(t testing.TB, dir string) {
 	t.Helper()

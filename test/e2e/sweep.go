@@ -33,8 +33,10 @@ func (e *Env) tearDown() {
 		e.t.Logf("kept %s", e.Dir)
 		return
 	}
-	if err := os.RemoveAll(e.Dir); err != nil {
-		e.t.Errorf("cleaning up: %v", err)
+	for _, dir := range []string{e.Dir, e.RunDir()} {
+		if err := os.RemoveAll(dir); err != nil {
+			e.t.Errorf("cleaning up: %v", err)
+		}
 	}
 }
 
@@ -104,9 +106,11 @@ func sweep(ctx context.Context, engine *image.Engine) error {
 		repo, _, _ := strings.Cut(t, "/")
 		note(strings.TrimSuffix(repo, "-images"))
 	}
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"-*"))
-	for _, d := range dirs {
-		note(filepath.Base(d))
+	for _, parent := range []string{os.TempDir(), runDirs} {
+		dirs, _ := filepath.Glob(filepath.Join(parent, prefix+"-*"))
+		for _, d := range dirs {
+			note(filepath.Base(d))
+		}
 	}
 	var errs []error
 	for namespace := range stale {
@@ -114,7 +118,7 @@ func sweep(ctx context.Context, engine *image.Engine) error {
 		for _, f := range []string{"nginx/nginx.pid", "dockerd/docker.pid"} {
 			killOwn(filepath.Join(dir, f), dir)
 		}
-		errs = append(errs, clearAll(ctx, engine, namespace), os.RemoveAll(dir))
+		errs = append(errs, clearAll(ctx, engine, namespace), os.RemoveAll(dir), os.RemoveAll(filepath.Join(runDirs, namespace)))
 	}
 	return errors.Join(errs...)
 }
