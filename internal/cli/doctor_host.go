@@ -195,7 +195,7 @@ func (d *doctor) services(ctx context.Context, set spec.Set, core Core) {
 		return
 	}
 	var orphans, unwell []string
-	running := 0
+	running, jobs := 0, 0
 	for _, s := range all {
 		_, valid := set.Services[s.Service]
 		_, invalid := set.Invalid[s.Service]
@@ -205,6 +205,8 @@ func (d *doctor) services(ctx context.Context, set spec.Set, core Core) {
 		switch s.State {
 		case "running":
 			running++
+		case "job":
+			jobs++
 		case "down", "degraded":
 			unwell = append(unwell, s.Service+" is "+s.State)
 		}
@@ -215,6 +217,10 @@ func (d *doctor) services(ctx context.Context, set spec.Set, core Core) {
 	}
 	if len(unwell) > 0 {
 		d.warn("services", "conductor service status, then conductor converge", "%s", strings.Join(unwell, ", "))
+		return
+	}
+	if jobs > 0 {
+		d.ok("services", "%d of %d run, and those are well; %s", running, len(all)-jobs, plural(jobs, "job"))
 		return
 	}
 	d.ok("services", "%d of %d run, and those are well", running, len(all))
