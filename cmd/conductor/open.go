@@ -16,6 +16,7 @@ import (
 	"conductor/internal/proxy/nginx"
 	"conductor/internal/secret"
 	"conductor/internal/state"
+	"conductor/internal/supervise"
 )
 
 // open puts the host together: Docker, nginx, and the state on disk. Nothing
@@ -51,7 +52,7 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		return parts, err
 	}
 	history := state.OpenHistory(dir.HistoryPath(), s.Warn)
-	parts.Core = &converge.Host{
+	host := &converge.Host{
 		Namespace:   c.Namespace,
 		Definitions: s.Definitions,
 		Engine:      engine,
@@ -67,6 +68,15 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		Emit:        s.Emit,
 		User:        s.User,
 		Code:        cli.Code,
+	}
+	parts.Core = host
+	parts.Supervise = func(ctx context.Context) error {
+		release, err := dir.LockSupervisor(ctx, state.Holder{Verb: "supervise", User: s.User})
+		if err != nil {
+			return err
+		}
+		defer release()
+		return (&supervise.Supervisor{Namespace: c.Namespace, Host: host, Goals: dir, Events: engine.Events, Emit: s.Emit}).Run(ctx)
 	}
 	parts.Routes = dir.Routes
 	parts.History = history

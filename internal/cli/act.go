@@ -148,7 +148,7 @@ func headline(o converge.Outcome) string {
 	word := map[string]string{
 		"stop": "stopped", "start": "started", "restart": "restarted", "scale": "scaled",
 		"remove": "removed", "converge": "converged", "prune": "pruned",
-		"cron install": "crontab installed", "cron remove": "crontab removed",
+		"pause": "is left to you", "resume": "is looked after again", "cron install": "crontab installed", "cron remove": "crontab removed",
 	}[o.Verb]
 	switch {
 	case !o.Changed:

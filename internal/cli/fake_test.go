@@ -265,6 +265,10 @@ func (h *fakeHost) Scale(ctx context.Context, id string, n *int) (converge.Outco
 	return h.verb(ctx, id, "scale", func(s *fakeService) { s.Replicas = n })
 }
 
+func (h *fakeHost) Pause(ctx context.Context, id string, paused bool) (converge.Outcome, error) {
+	return h.verb(ctx, id, map[bool]string{true: "pause", false: "resume"}[paused], func(*fakeService) {})
+}
+
 func (h *fakeHost) Remove(ctx context.Context, id string) (converge.Outcome, error) {
 	return h.verb(ctx, id, "remove", func(*fakeService) { delete(h.Services, id) })
 }

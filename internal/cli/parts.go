@@ -36,6 +36,8 @@ type Core interface {
 	Converge(ctx context.Context, ids ...string) ([]converge.Outcome, error)
 	// Prune takes away the names of images that no goal needs.
 	Prune(ctx context.Context, ids ...string) ([]converge.Outcome, error)
+	// Pause keeps the supervisor from a service, or lets it look after it again.
+	Pause(ctx context.Context, id string, paused bool) (converge.Outcome, error)
 	// Status tells of the services, ordered by id; none named: all.
 	Status(ctx context.Context, ids ...string) ([]converge.Status, error)
 	// Run runs a command in a container of its own.
@@ -63,6 +65,8 @@ type Parts struct {
 	// CronDaemon tells the process of the host's cron daemon, 0 for none, and
 	// the zone that its clock goes by.
 	CronDaemon func() (pid int, zone *time.Location)
+	// Supervise looks after all services until ctx is done.
+	Supervise func(ctx context.Context) error
 	// Close lets go of what was opened; nil: nothing.
 	Close func() error
 }

@@ -34,6 +34,7 @@ type action struct {
 	health   spec.Health
 	last     *health.Result
 	shared   *shared
+	starts   chan struct{}
 	tags     map[string]string        // labels of the instance
 	ids      map[string]plan.Instance // all that exist, by name
 }
@@ -65,7 +66,7 @@ func (s *shared) leave() { <-s.turn }
 
 // action prepares a step.
 func (l *loop) action(s plan.Step) action {
-	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, ids: map[string]plan.Instance{}}
+	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, starts: l.starts, ids: map[string]plan.Instance{}}
 	for name, c := range l.obs.containers {
 		i := instance(c)
 		i.Served = l.obs.served(name)
@@ -90,9 +91,9 @@ func (a action) do(ctx context.Context) result {
 	case plan.Before:
 		r.goal, r.err = a.before(ctx)
 	case plan.Create:
-		r.err = a.create(ctx)
+		r.err = a.inTurn(ctx, a.create)
 	case plan.Start:
-		r.err = a.start(ctx)
+		r.err = a.inTurn(ctx, a.start)
 	case plan.Route:
 		r.err = a.route(ctx)
 	case plan.Stop:
@@ -112,6 +113,20 @@ func (a action) do(ctx context.Context) result {
 		a.say(event.Failed, a.step.Cause, a.step.Name()+": "+r.err.Error())
 	}
 	return r
+}
+
+// inTurn waits until there is room for one more container to be started.
+func (a action) inTurn(ctx context.Context, do func(context.Context) error) error {
+	if a.starts == nil {
+		return do(ctx)
+	}
+	select {
+	case a.starts <- struct{}{}:
+		defer func() { <-a.starts }()
+		return do(ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // say tells what happened to the step's instance.
@@ -343,24 +358,24 @@ func (a action) drop(ctx context.Context) (*goal.Goal, error, error) {
 // diagnose says what is wrong with the step's instance, keeps its last words
 // in the history, and returns the error that the verb ends with.
 func (a action) diagnose(ctx context.Context) error {
+	d := a.examine(ctx)
+	return fault.New(fault.ErrUnhealthy, d.Hint, "%s did not become healthy: %s", a.step.Revision, text(d))
+}
+
+// examine finds out what is wrong with the step's instance, and tells it.
+func (a action) examine(ctx context.Context) health.Diagnosis {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	what := fmt.Sprintf("%s did not become healthy", a.step.Revision)
-	if a.step.Instance == "" {
-		a.say(event.Failed, "", a.step.Cause)
-		return fault.New(fault.ErrUnhealthy, "", "%s: %s", what, a.step.Cause)
+	d := health.Diagnosis{Summary: a.step.Cause}
+	if a.step.Instance != "" {
+		c, err := a.Engine.Inspect(ctx, a.step.ID)
+		if err == nil {
+			c.Error = firstOf(c.Error, a.instance.Broken)
+			d = health.Diagnose(ctx, a.Engine, a.target, a.health, a.last, c)
+		}
 	}
-	c, err := a.Engine.Inspect(ctx, a.step.ID)
-	if err != nil {
-		a.say(event.Failed, "", a.step.Cause)
-		return fault.New(fault.ErrUnhealthy, "", "%s: %s", what, a.step.Cause)
-	}
-	if c.Error == "" {
-		c.Error = a.instance.Broken
-	}
-	d := health.Diagnose(ctx, a.Engine, a.target, a.health, a.last, c)
 	a.say(event.Failed, d.Summary, text(d))
-	return fault.New(fault.ErrUnhealthy, d.Hint, "%s: %s", what, text(d))
+	return d
 }
 
 // text is a diagnosis in full: the sentence, the facts, the last log lines.

@@ -50,7 +50,8 @@ type loop struct {
 	refused  []plan.Refusal
 	made     map[string]bool // instances that this loop created
 	shared   *shared
-	unproved int // switches in a row that were taken and not served
+	starts   chan struct{} // room for creations and starts, over the host; nil: as many as one likes
+	unproved int           // switches in a row that were taken and not served
 	abort    string
 	failure  error // why the candidate was given up
 	changed  bool

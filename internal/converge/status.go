@@ -205,6 +205,9 @@ func (h *Host) notes(id string, g goal.Goal, def spec.Service, defined bool, s *
 	if note := h.cronNote(g); note != "" && g.Crontab != nil {
 		notes = append(notes, note)
 	}
+	if g.Paused {
+		notes = append(notes, "supervision is paused: `conductor supervise --resume "+id+"` takes it up again")
+	}
 	if g.Removing {
 		notes = append(notes, "its removal is not finished: remove it again")
 	}

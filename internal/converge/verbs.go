@@ -283,24 +283,32 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 		}
 	}
 	err := l.run(ctx)
-	if was.Candidate != nil || g.Candidate != nil && len(g.Candidate.Policy.Upgrade.Before) > 0 || len(g.Policy.Upgrade.Before) > 0 {
-		// One that is done stays where its removal failed, or a process died.
-		if left := h.sweepBefore(context.WithoutCancel(ctx), l.goal); left != nil {
-			l.settled, err = false, firstOf(err, left)
-		}
-	}
-	h.untag(ctx, l.goal, append(was.Releases(), g.Releases()...))
-	if empty(l.goal) && l.settled && len(l.obs.containers) == 0 && !l.obs.mayRoute {
-		// A first deploy that did not work out: there is nothing to remember.
-		err = firstOf(err, h.Store.DeleteGoal(g.Service))
-	}
-	if err != nil {
+	if err = firstOf(err, h.tidy(ctx, was, g, l)); err != nil {
 		return l, err
 	}
 	if g.Removing {
 		return l, h.forget(ctx, l.goal)
 	}
 	return l, nil
+}
+
+// tidy takes away what no goal needs any more, once the loop has brought a goal
+// as far as it could: what was is the goal before, asked the one that it began
+// with.
+func (h *Host) tidy(ctx context.Context, was, asked goal.Goal, l *loop) (err error) {
+	ctx = context.WithoutCancel(ctx)
+	if was.Candidate != nil || asked.Candidate != nil && len(asked.Candidate.Policy.Upgrade.Before) > 0 || len(asked.Policy.Upgrade.Before) > 0 {
+		// One that is done stays where its removal failed, or a process died.
+		if err = h.sweepBefore(ctx, l.goal); err != nil {
+			l.settled = false
+		}
+	}
+	h.untag(ctx, l.goal, append(was.Releases(), asked.Releases()...))
+	if empty(l.goal) && l.settled && len(l.obs.containers) == 0 && !l.obs.mayRoute {
+		// A first deploy that did not work out: there is nothing to remember.
+		err = firstOf(err, h.Store.DeleteGoal(l.service))
+	}
+	return err
 }
 
 // forget takes the last traces of a removed service away.

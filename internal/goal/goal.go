@@ -18,6 +18,8 @@ type Goal struct {
 	Service string `json:"service"`
 	// Running is what start and an upgrade set, and stop takes back.
 	Running bool `json:"running"`
+	// Paused keeps the supervisor from the service; commands go on as ever.
+	Paused bool `json:"paused,omitempty"`
 	// Removing is what remove sets: the route, the instances and at last the
 	// goal itself are to go.
 	Removing bool `json:"removing,omitempty"`

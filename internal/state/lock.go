@@ -40,6 +40,16 @@ func (d *Dir) Lock(ctx context.Context, service string, h Holder) (release func(
 	return l.release, nil
 }
 
+// LockSupervisor sees that there is one supervisor. Where there is one already
+// it returns fault.ErrLocked.
+func (d *Dir) LockSupervisor(ctx context.Context, h Holder) (release func(), err error) {
+	l, err := d.lock(ctx, ".supervisor", h, waitSupervisor)
+	if err != nil {
+		return nil, err
+	}
+	return l.release, nil
+}
+
 // LockProxy takes the proxy's lock. Whoever holds it is waited for, until ctx
 // is done.
 func (d *Dir) LockProxy(ctx context.Context) (release func(), err error) {

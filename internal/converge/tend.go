@@ -1,0 +1,299 @@
+package converge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"conductor/internal/engine"
+	"conductor/internal/event"
+	"conductor/internal/fault"
+	"conductor/internal/goal"
+	"conductor/internal/plan"
+	"conductor/internal/spec"
+	"conductor/internal/state"
+)
+
+const (
+	// slowPass is how often everything about a service is looked at anew though
+	// nothing was heard of it: it makes up for whatever was missed.
+	slowPass = 15 * time.Second
+	// deferral is how long a service is left to the command that has its lock,
+	// before it is looked at again.
+	deferral = 250 * time.Millisecond
+	// supervisor is who did it, for the history.
+	supervisor = "supervisor"
+)
+
+// Feed is what one who tends a service hears.
+type Feed struct {
+	// Events are those of the service's containers.
+	Events chan engine.Event
+	// Look asks to look at everything anew: the goal has changed, or events
+	// were missed.
+	Look <-chan struct{}
+	// Starts bounds how many containers are created or started at once over the
+	// host.
+	Starts chan struct{}
+	// Settled is told at each pass whether the goal is reached; nil: nobody.
+	Settled func(bool)
+}
+
+// tender keeps a service at its goal. It is the loop of a command, but for
+// this: it begins again whenever something happens, and has the service's lock
+// only while steps are in flight. Without the lock it looks and plans, and what
+// it planned counts for nothing: with the lock it looks again.
+type tender struct {
+	*loop
+	feed Feed
+	told map[string]bool // containers whose end was told, by ID
+	from time.Time       // what ended before is nobody's news
+}
+
+// Tend brings the service to its goal whenever it is not there, for as long as
+// there is a goal and until ctx is done. It never gives up: what fails is tried
+// again. What is in flight when ctx is done is left as it is, as a kill would.
+func (h *Host) Tend(ctx context.Context, id string, feed Feed) error {
+	work, cancel := context.WithCancel(ctx)
+	t := &tender{loop: h.loop(goal.Goal{Service: id}), feed: feed, told: map[string]bool{}, from: time.Now()}
+	t.work, t.events, t.starts = work, feed.Events, feed.Starts
+	defer func() {
+		cancel()
+		t.watch.close()
+		t.running.Wait()
+	}()
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		g, ok, err := h.Store.Goal(id)
+		if err == nil && !ok {
+			return nil
+		}
+		var at time.Time
+		if err == nil {
+			t.adopt(g)
+			at, err = t.pass(ctx)
+		}
+		if err != nil {
+			// That the engine is gone is one message of the supervisor's, and
+			// not one of each service.
+			if pause == 0 && ctx.Err() == nil && !transient(err) {
+				t.tell(event.Warning, "", "", "", "", "it is not looked after for now: "+err.Error())
+			}
+			pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
+			t.obs.changed("")
+			t.idle(ctx, time.Now().Add(pause))
+			continue
+		}
+		pause = 0
+		t.idle(ctx, at)
+	}
+	return nil
+}
+
+// adopt takes the goal as it is now. What was held against the one before is
+// forgotten.
+func (t *tender) adopt(g goal.Goal) {
+	if reflect.DeepEqual(g, t.goal) {
+		return
+	}
+	t.goal = g
+	t.held, t.refused, t.made = map[string]hold{}, nil, map[string]bool{}
+	t.failure, t.abort, t.unproved = nil, "", 0
+	t.obs.changed("")
+	t.obs.routesKnown = false
+}
+
+// pass looks, and acts where there is something to do. It returns when to look
+// again.
+func (t *tender) pass(ctx context.Context) (again time.Time, err error) {
+	in, out, err := t.decide()
+	if err != nil {
+		return again, err
+	}
+	if !t.goal.Paused && len(t.due(out, in.Now)) > 0 {
+		if out, err = t.act(ctx); err != nil {
+			if errors.Is(err, fault.ErrLocked) || ctx.Err() != nil {
+				return time.Now().Add(deferral), nil
+			}
+			return again, err
+		}
+	}
+	if t.feed.Settled != nil {
+		t.feed.Settled(len(out.Steps) == 0 && len(out.Waiting) == 0)
+	}
+	return t.next(out), nil
+}
+
+func (t *tender) decide() (plan.Input, plan.Output, error) {
+	in, err := t.observe(time.Now())
+	if err != nil {
+		return in, plan.Output{}, err
+	}
+	out := t.loop.next(in)
+	t.explain(in, out)
+	return in, out, nil
+}
+
+// due are the steps that are not held back.
+func (t *tender) due(out plan.Output, now time.Time) (steps []plan.Step) {
+	for _, s := range out.Steps {
+		if h, ok := t.held[s.Key()]; !ok || !now.Before(h.until) {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+// act takes the lock, and does what there is to do until nothing is in flight.
+func (t *tender) act(ctx context.Context) (out plan.Output, err error) {
+	release, err := t.Store.Lock(ctx, t.service, state.Holder{Supervisor: true, User: t.User})
+	if err != nil {
+		return out, err
+	}
+	defer func() {
+		if ctx.Err() != nil {
+			t.running.Wait() // what is in flight ends with ctx, and the lock after it
+		}
+		release()
+	}()
+	g, ok, err := t.Store.Goal(t.service)
+	if err != nil || !ok {
+		return out, err
+	}
+	t.adopt(g)
+	was := g
+	t.shared = newShared() // addresses and secrets may be others now
+	for ctx.Err() == nil {
+		var in plan.Input
+		if in, out, err = t.decide(); err != nil {
+			return out, err
+		}
+		if t.start(out.Steps, in.Now) == 0 && len(t.doing) == 0 {
+			break
+		}
+		t.wait(ctx.Done(), t.wakeAt(out))
+	}
+	t.settled = len(out.Steps) == 0 && len(out.Waiting) == 0
+	if err := t.tidy(ctx, was, was, t.loop); err != nil || !t.goal.Removing || !t.settled {
+		return out, err
+	}
+	return out, t.forget(ctx, t.goal)
+}
+
+// next is when to look again though nothing is heard.
+func (t *tender) next(out plan.Output) time.Time {
+	at := time.Now().Add(slowPass)
+	if !out.LookAt.IsZero() && out.LookAt.Before(at) {
+		at = out.LookAt
+	}
+	for _, s := range out.Steps {
+		if h, ok := t.held[s.Key()]; ok && h.until.Before(at) {
+			at = h.until
+		}
+	}
+	return at
+}
+
+// idle returns when there is something new to see, or at the given time.
+// Most of what is heard says that all is as it was.
+func (t *tender) idle(ctx context.Context, at time.Time) {
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	for {
+		select {
+		case e := <-t.events:
+			t.obs.changed(e.ID)
+			return
+		case p := <-t.watch.found:
+			if t.matters(p) {
+				return
+			}
+		case <-t.feed.Look:
+			t.obs.changed("")
+			t.obs.routesKnown = false
+			return
+		case <-timer.C:
+			t.obs.changed("")
+			t.obs.routesKnown = false
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// matters takes an answer, and says whether it may change a decision.
+func (t *tender) matters(p probed) bool {
+	k := t.watch.known[p.id]
+	if k == nil {
+		return false
+	}
+	threshold := 1
+	for _, c := range t.obs.containers {
+		if c.ID == p.id {
+			threshold = max(t.healthOf(instance(c)).UnhealthyAfter, 1)
+		}
+	}
+	asked, well, sick := k.asked, k.ever && k.failures < threshold, k.failures >= threshold
+	t.answered(p)
+	return !asked || well != (k.ever && k.failures < threshold) || sick != (k.failures >= threshold)
+}
+
+// explain tells why instances ended or are sick, once each, with what they said
+// last. Their containers stay until the next one of the slot has ended.
+func (t *tender) explain(in plan.Input, out plan.Output) {
+	for _, tr := range out.Trouble {
+		for _, i := range in.Instances {
+			if i.Name != tr.Instance || t.told[i.ID] || !i.FinishedAt.IsZero() && i.FinishedAt.Before(t.from) {
+				continue
+			}
+			t.told[i.ID] = true
+			a := t.action(plan.Step{Do: plan.Start, Instance: i.Name, ID: i.ID, Revision: i.Revision, Cause: tr.Cause})
+			began := time.Now()
+			t.running.Go(func() {
+				d := a.examine(t.work)
+				if t.History == nil || t.work.Err() != nil {
+					return
+				}
+				op := state.Operation{Service: t.service, Verb: "replace", User: supervisor, From: i.Revision, To: i.Revision, Started: began}
+				id := t.History.Begin(op)
+				op.Ended, op.Outcome, op.Error = time.Now(), "failed", i.Name+" "+text(d)
+				t.History.End(id, op)
+			})
+		}
+	}
+}
+
+// Pause keeps the supervisor from the service, or lets it look after it again.
+// Nothing else is done: what is broken stays as it is, to be looked at.
+func (h *Host) Pause(ctx context.Context, id string, paused bool) (Outcome, error) {
+	out := Outcome{Service: id, Verb: map[bool]string{true: "pause", false: "resume"}[paused]}
+	began := time.Now()
+	err := func() error {
+		if err := h.known(id); err != nil {
+			return err
+		}
+		release, err := h.Store.Lock(ctx, id, state.Holder{Verb: out.Verb, User: h.User})
+		if err != nil {
+			return err
+		}
+		defer release()
+		g, _, err := h.Store.Goal(id)
+		if err != nil {
+			return err
+		}
+		if g.Current == nil {
+			return neverDeployed(id)
+		}
+		out.To, out.Changed = g.Current.Revision, g.Paused != paused
+		g.Paused = paused
+		return h.Store.PutGoal(g)
+	}()
+	out.Took = spec.Duration(time.Since(began))
+	if err != nil {
+		return out, fmt.Errorf("%s %s: %w", out.Verb, id, err)
+	}
+	return out, nil
+}
