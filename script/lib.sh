@@ -39,10 +39,10 @@ have_package() {
 }
 
 # install_missing installs what the product and its tests need of Debian's
-# packages. The machine's own nginx, if it is the one installed here, is neither
-# started nor enabled: tests and demonstration run one of their own.
+# packages. The machine's own nginx and cron, if they are among what is installed
+# here, are neither started nor enabled: tests and demonstration run their own.
 install_missing() {
-  local missing=() p
+  local missing=() held=() p log code=0
   # A Docker engine of another origin is as good as Debian's.
   command -v dockerd >/dev/null || missing+=(docker.io)
   command -v iptables >/dev/null || missing+=(iptables)
@@ -54,38 +54,43 @@ install_missing() {
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || die "missing: ${missing[*]}; there is no apt-get here to install them with"
   echo "installing ${missing[*]}"
-  local had_nginx=yes log
-  have_package nginx || had_nginx=no
+  for p in "${missing[@]}"; do
+    case $p in nginx | cron) held+=("$p") ;; esac
+  done
   log=$(mktemp)
-  if [ $had_nginx = no ]; then hold_nginx; fi
-  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-    if [ $had_nginx = no ]; then release_nginx; fi
-    tail -20 "$log" >&2
-    rm -f "$log"
-    die "apt-get could not install ${missing[*]}"
-  fi
+  hold "${held[@]}"
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 || code=$?
+  release "${held[@]}"
+  [ $code = 0 ] || tail -20 "$log" >&2
   rm -f "$log"
-  if [ $had_nginx = no ]; then release_nginx; fi
+  [ $code = 0 ] || die "apt-get could not install ${missing[*]}"
 }
 
-# hold_nginx keeps nginx's package from starting it: a unit that is masked is
-# not started; where there is no systemd, policy-rc.d says no.
-hold_nginx() {
+# hold SERVICE… keeps their packages from starting them: a unit that is masked
+# is not started; where there is no systemd, policy-rc.d says no.
+hold() {
+  [ $# -gt 0 ] || return 0
   if [ -d /run/systemd/system ]; then
-    systemctl mask nginx.service >/dev/null 2>&1 || true
+    systemctl mask "${@/%/.service}" >/dev/null 2>&1 || true
   elif [ ! -e /usr/sbin/policy-rc.d ]; then
     printf '#!/bin/sh\n# written by %s; safe to remove\nexit 101\n' "$0" >/usr/sbin/policy-rc.d
     chmod 755 /usr/sbin/policy-rc.d
   fi
 }
 
-release_nginx() {
+# release SERVICE… undoes hold; from now on it is for their owner to start them.
+release() {
+  [ $# -gt 0 ] || return 0
   if [ -d /run/systemd/system ]; then
-    systemctl unmask nginx.service >/dev/null 2>&1 || true
-    systemctl disable nginx.service >/dev/null 2>&1 || true
-  elif grep -qs "written by $0" /usr/sbin/policy-rc.d; then
+    systemctl unmask "${@/%/.service}" >/dev/null 2>&1 || true
+    systemctl disable "${@/%/.service}" >/dev/null 2>&1 || true
+    return
+  fi
+  if grep -qs "written by $0" /usr/sbin/policy-rc.d; then
     rm -f /usr/sbin/policy-rc.d
   fi
+  local s
+  for s in "$@"; do update-rc.d "$s" disable >/dev/null 2>&1 || true; done
 }
 
 engine_answers() {
@@ -133,4 +138,37 @@ section_end() {
   local took=$(($(now) - section_began))
   section_times+=$(printf '  %-44s %10s' "$section_name" "$(seconds $took)")$'\n'
   section_name=''
+}
+
+# beside NAME COMMAND… begins a section in the background. What it prints is
+# kept until its turn comes, at joined. Only one at a time.
+beside_name='' beside_log='' beside_pid=''
+
+beside() {
+  beside_name=$1 beside_log=$(mktemp)
+  shift
+  # It has a session of its own, so that all of it can be ended.
+  setsid "$@" >"$beside_log" 2>&1 </dev/null &
+  beside_pid=$!
+}
+
+# joined waits for the section in the background, shows it, and returns its code.
+joined() {
+  local code=0
+  section "$beside_name"
+  wait "$beside_pid" || code=$?
+  beside_pid=''
+  cat "$beside_log"
+  rm -f "$beside_log"
+  return $code
+}
+
+# beside_end ends the section in the background, if there is one.
+beside_end() {
+  [ -n "$beside_pid" ] || return 0
+  kill -TERM -- "-$beside_pid" 2>/dev/null || true
+  wait "$beside_pid" 2>/dev/null || true
+  kill -KILL -- "-$beside_pid" 2>/dev/null || true
+  beside_pid=''
+  rm -f "$beside_log"
 }

@@ -64,12 +64,14 @@ func (c *realCron) write(t *testing.T, name, text string, mode os.FileMode) {
 	}
 }
 
-// command runs a script where cron's places are the test's.
+// command runs a script where cron's places are the test's. What it starts
+// ends with it, and it with the test.
 func (c *realCron) command(script string, env ...string) *exec.Cmd {
 	const places = `set -e; cd "$0"
 		mount --bind cron.d /etc/cron.d; mount --bind crontab /etc/crontab; mount --bind spool /var/spool/cron
 		mount --bind run /run; mount --bind dev /dev; `
-	cmd := exec.Command("/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", places+script, c.dir)
+	cmd := exec.Command("/usr/bin/unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/sh", "-c", places+script, c.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}, env...)
 	return cmd
 }
@@ -86,7 +88,7 @@ func (c *realCron) start(t *testing.T, from time.Time, loc *time.Location, rate 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // no shell is left: each has become the next
+		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() && out.Len() > 0 {
 			t.Log(out.String())

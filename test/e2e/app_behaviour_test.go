@@ -11,6 +11,7 @@ import (
 
 // Applications end as they like; no request is lost over it.
 func TestApp_HowItEnds(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, onTerm string
 		grace        time.Duration

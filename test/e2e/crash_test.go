@@ -19,6 +19,7 @@ import (
 // Conductor is killed with SIGKILL at each of an upgrade's steps, under load:
 // no request fails, the same command finishes, and nothing is left over.
 func TestCrash_AtEveryStep(t *testing.T) {
+	t.Parallel()
 	c := newCrash(t)
 	steps := len(c.e.Upgrade("shop", "v2").Want(0).Events) - 1 // but the result
 	if steps < 16 {
@@ -35,6 +36,7 @@ func TestCrash_AtEveryStep(t *testing.T) {
 
 // The same, killed at random instants.
 func TestCrash_AtRandomInstants(t *testing.T) {
+	t.Parallel()
 	c := newCrash(t)
 	took := c.e.Upgrade("shop", "v2").Want(0).Took
 	seed := uint64(time.Now().UnixNano())

@@ -11,6 +11,7 @@ import (
 
 // The history may be lost, torn or unwritable: everything else works, and says so.
 func TestHistory_NothingDependsOnIt(t *testing.T) {
+	t.Parallel()
 	const db = "state/history.db"
 	for _, tt := range []struct {
 		name   string

@@ -11,6 +11,7 @@ import (
 )
 
 func TestInterrupt_BeforeTheSwitch(t *testing.T) {
+	t.Parallel()
 	for name, sig := range map[string]syscall.Signal{"Ctrl-C": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -36,6 +36,7 @@ func TestNginx_RestartedServesTheProvedSet(t *testing.T) {
 
 // nginx goes while an upgrade is at each of its steps.
 func TestNginx_DiesDuringAnUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, event := range []string{"created", "started", "healthy", "configured", "routed", "unrouted", "drained", "stopped"} {
 		t.Run(event, func(t *testing.T) {
 			t.Parallel()

@@ -144,6 +144,7 @@ type Proc struct {
 	took  time.Duration
 	stdin io.Reader
 	to    io.Writer // its stdout, instead of out
+	in    string    // its mount namespace; empty: that of the test
 
 	mu      sync.Mutex
 	events  []Event
@@ -187,6 +188,9 @@ func (e *Env) startWith(args []string, prepare func(*Proc)) *Proc {
 	p := &Proc{t: e.t, args: args, done: make(chan struct{}), seen: make(chan struct{})}
 	prepare(p)
 	p.cmd = exec.Command(binaries.conductor, args...)
+	if p.in != "" {
+		p.cmd = exec.Command("nsenter", append([]string{"--mount=" + p.in, binaries.conductor}, args...)...)
+	}
 	p.cmd.Dir = e.Dir
 	p.cmd.Env = append(os.Environ(), "CONDUCTOR_CONFIG="+e.Path("conductor.yml"), "NO_COLOR=1")
 	p.cmd.Stdin, p.cmd.Stderr = p.stdin, &p.err
