@@ -124,7 +124,10 @@ func (a *app) oneOff(ctx context.Context, r runFlags) error {
 		}
 		return a.notRun(code, err)
 	case res.Skipped != "":
-		a.say("skipped: " + res.Skipped)
+		// Cron would mail it, each time that a job is due while it still runs.
+		if _, is := terminal(a.stderr); is || a.json() {
+			a.say("skipped: " + res.Skipped)
+		}
 	case res.Code != 0:
 		return exitCode(res.Code)
 	}

@@ -167,8 +167,12 @@ func (a action) proved(in, out []proxy.Target, change proxy.Change) {
 	for _, t := range out {
 		tell(event.Unrouted, t, a.step.Cause)
 	}
-	if len(in)+len(out) == 0 && change.Reloaded {
+	switch {
+	case len(in)+len(out) > 0:
+	case change.Reloaded:
 		a.say(event.Reloaded, a.step.Cause, "")
+	case change.Written:
+		a.say(event.Configured, a.step.Cause, "")
 	}
 }
 

@@ -87,6 +87,37 @@ func TestCrontabs_LeaveTheFilesOfOthers(t *testing.T) {
 	must(t, missing.Remove("shop"))
 }
 
+// Cron compares times in whole seconds: no two states of the folder, and no two
+// files of a service, have the same.
+func TestCrontabs_CronSeesEveryChange(t *testing.T) {
+	c := Crontabs{Dir: t.TempDir(), Namespace: "conductor"}
+	second := func(path string) int64 {
+		info, err := os.Stat(path)
+		must(t, err)
+		return info.ModTime().Unix()
+	}
+	folder, file := map[int64]bool{}, map[int64]bool{}
+	for range 3 {
+		must(t, c.Install("shop", "* * * * * root x\n"))
+		if s := second(c.Path("shop")); file[s] {
+			t.Errorf("two crontabs are of %d", s)
+		} else {
+			file[s] = true
+		}
+		if s := second(c.Dir); folder[s] {
+			t.Errorf("the folder was of %d before", s)
+		} else {
+			folder[s] = true
+		}
+		must(t, c.Remove("shop"))
+		if s := second(c.Dir); folder[s] {
+			t.Errorf("the folder was of %d before", s)
+		} else {
+			folder[s] = true
+		}
+	}
+}
+
 // Debian's cron reads a file whose name has no other characters; the names of
 // no two services are the same.
 func TestCrontabs_NamesAreTakenByCronAndUnambiguous(t *testing.T) {

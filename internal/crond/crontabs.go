@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
@@ -88,8 +89,29 @@ func (c Crontabs) Install(service, text string) error {
 		return err
 	}
 	atomicfile.Sweep(c.Path(service))
-	// Cron takes no file that others than root could write.
-	return c.fail("install", service, atomicfile.Write(c.Path(service), []byte(c.header(service)+text), 0o644))
+	return c.fail("install", service, c.change(func() error {
+		// Cron takes no file that others than root could write.
+		return atomicfile.Write(c.Path(service), []byte(c.header(service)+text), 0o644)
+	}, c.Path(service)))
+}
+
+// change does something to the folder such that cron sees it. Cron compares
+// whole seconds, of the folder and of its files: a second change within one
+// would be no change to it, and what it read in between would stay.
+func (c Crontabs) change(do func() error, files ...string) error {
+	at := time.Now()
+	if before, err := os.Stat(c.Dir); err == nil && !at.Truncate(time.Second).After(before.ModTime().Truncate(time.Second)) {
+		at = before.ModTime().Add(time.Second)
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	for _, path := range append(files, c.Dir) {
+		if err := os.Chtimes(path, at, at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Remove takes the service's crontab away; that there is none is no error.
@@ -97,7 +119,10 @@ func (c Crontabs) Remove(service string) error {
 	if _, err := c.Read(service); err != nil {
 		return err
 	}
-	return c.fail("remove", service, atomicfile.Remove(c.Path(service)))
+	if _, err := os.Stat(c.Path(service)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return c.fail("remove", service, c.change(func() error { return atomicfile.Remove(c.Path(service)) }))
 }
 
 func (c Crontabs) fail(what, service string, err error) error {

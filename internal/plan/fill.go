@@ -362,6 +362,8 @@ func (p *planner) routeCause(want desired) string {
 		}
 	}
 	switch {
+	case in+out == 0 && p.Proxy.HTTP == nil:
+		return "the proxy's file does not say what it serves"
 	case in+out == 0:
 		return "the route itself has changed"
 	case in == 0:
