@@ -52,6 +52,16 @@ func (o *observer) changed(id string) {
 	o.listed = time.Time{}
 }
 
+// distrust makes the next observation look at everything again: a container that
+// was stopped and started looks as it did, until its event comes.
+func (o *observer) distrust() {
+	for _, c := range o.containers {
+		o.changed(c.ID)
+	}
+	o.changed("")
+	o.routesKnown = false
+}
+
 // refresh brings the containers up to date, but for those that a step in
 // flight is changing: the engine answers for such a one when the change is
 // done, and all others would wait for it. The end of the step makes it stale.
@@ -233,6 +243,7 @@ type watched struct {
 	run    time.Time // the start of the process that answered
 
 	asked, ever bool
+	served      bool // it was seen to be served
 	failures    int
 	last        health.Result
 }
@@ -317,6 +328,14 @@ func (w *watcher) fill(is []plan.Instance, h func(plan.Instance) spec.Health) {
 		k := w.known[i.ID]
 		if k == nil || !k.run.Equal(i.StartedAt) {
 			continue // what another process of the container answered says nothing of this one
+		}
+		if served(*i) && !k.served {
+			// Somebody else found it well and routed it: what it answered
+			// before, while it was starting, says nothing of it now.
+			k.served = true
+			if !k.ever {
+				k.asked, k.failures = false, 0
+			}
 		}
 		i.Asked, i.EverWell, i.Failures, i.LastWord = k.asked, k.ever || served(*i), k.failures, k.last.Text
 		// One failed probe is not sickness: unhealthy_after of them are.

@@ -15,6 +15,8 @@ type request struct {
 	// check finds out whether the proxy would take the route, while instances
 	// start; nil: it is found out already. No route changes before it is.
 	check func(context.Context) error
+	// before: there is a run of upgrade.before, whosever it was.
+	before bool
 }
 
 // setCandidate makes the release the goal; where it is current already, only

@@ -115,6 +115,8 @@ func perform(ctx context.Context, h *Host, a act, hist history) ([]Outcome, erro
 	id := hist.services[a.service].id
 	one := func(o Outcome, err error) ([]Outcome, error) { return []Outcome{o}, err }
 	switch a.verb {
+	case "supervise":
+		return nil, supervised(ctx, h, hist)
 	case "upgrade":
 		return one(h.Upgrade(ctx, id, a.revision))
 	case "rollback":

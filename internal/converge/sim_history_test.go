@@ -132,6 +132,16 @@ func newHistory(seed uint64) history {
 			d.web, d.drain = old.web, old.drain
 			a.define = &d
 		}
+		if n >= len(h.services) && r.IntN(6) == 0 {
+			s := act{verb: "supervise", replicas: -1, timeout: span(r, 100*time.Millisecond, 30*time.Second)}
+			for range r.IntN(2*rate + 1) {
+				s.trouble = append(s.trouble, newTrouble(r))
+			}
+			h.acts = append(h.acts, s)
+			if r.IntN(2) == 0 {
+				a.overlap = 1 + r.IntN(60)
+			}
+		}
 		switch r.IntN(4) {
 		case 0:
 			a.gap = span(r, time.Millisecond, 30*time.Second)

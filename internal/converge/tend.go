@@ -108,7 +108,7 @@ func (t *tender) adopt(g goal.Goal) {
 // pass looks, and acts where there is something to do. It returns when to look
 // again.
 func (t *tender) pass(ctx context.Context) (again time.Time, err error) {
-	in, out, err := t.decide()
+	in, out, err := t.decide(plan.Next)
 	if err != nil {
 		return again, err
 	}
@@ -126,12 +126,12 @@ func (t *tender) pass(ctx context.Context) (again time.Time, err error) {
 	return t.next(out), nil
 }
 
-func (t *tender) decide() (plan.Input, plan.Output, error) {
+func (t *tender) decide(next func(plan.Input) plan.Output) (plan.Input, plan.Output, error) {
 	in, err := t.observe(time.Now())
 	if err != nil {
 		return in, plan.Output{}, err
 	}
-	out := t.loop.next(in)
+	out := next(in)
 	t.explain(in, out)
 	return in, out, nil
 }
@@ -165,9 +165,14 @@ func (t *tender) act(ctx context.Context) (out plan.Output, err error) {
 	t.adopt(g)
 	was := g
 	t.shared = newShared() // addresses and secrets may be others now
+	t.obs.distrust()
 	for ctx.Err() == nil {
 		var in plan.Input
-		if in, out, err = t.decide(); err != nil {
+		if in, out, err = t.decide(t.loop.next); err != nil {
+			// The lock is not let go of while anything is in flight.
+			for len(t.doing) > 0 && ctx.Err() == nil {
+				t.wait(ctx.Done(), time.Now().Add(relist))
+			}
 			return out, err
 		}
 		if t.start(out.Steps, in.Now) == 0 && len(t.doing) == 0 {
@@ -176,7 +181,7 @@ func (t *tender) act(ctx context.Context) (out plan.Output, err error) {
 		t.wait(ctx.Done(), t.wakeAt(out))
 	}
 	t.settled = len(out.Steps) == 0 && len(out.Waiting) == 0
-	if err := t.tidy(ctx, was, was, t.loop); err != nil || !t.goal.Removing || !t.settled {
+	if err := t.tidy(ctx, was, was, t.loop, false); err != nil || !t.goal.Removing || !t.settled {
 		return out, err
 	}
 	return out, t.forget(ctx, t.goal)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
+	"conductor/internal/engine"
 	"conductor/internal/event"
 	"conductor/internal/fault"
 	"conductor/internal/goal"
@@ -244,7 +246,9 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 		return out, err
 	}
 	defer func() { h.sweepRuns(context.WithoutCancel(ctx), runs) }()
-	was, req := g, request{Goal: g}
+	was, req := g, request{Goal: g, before: slices.ContainsFunc(runs, func(c engine.Container) bool {
+		return c.Labels[LabelService] == id && c.Labels[LabelRun] == RunBefore
+	})}
 	if err := change(ctx, &req); err != nil {
 		return out, err
 	}
@@ -283,7 +287,7 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 		}
 	}
 	err := l.run(ctx)
-	if err = firstOf(err, h.tidy(ctx, was, g, l)); err != nil {
+	if err = firstOf(err, h.tidy(ctx, was, g, l, req.before)); err != nil {
 		return l, err
 	}
 	if g.Removing {
@@ -293,11 +297,11 @@ func (h *Host) pursue(ctx context.Context, was goal.Goal, req request) (*loop, e
 }
 
 // tidy takes away what no goal needs any more, once the loop has brought a goal
-// as far as it could: what was is the goal before, asked the one that it began
-// with.
-func (h *Host) tidy(ctx context.Context, was, asked goal.Goal, l *loop) (err error) {
+// as far as it could: was is the goal before, asked the one that it began with;
+// before: there was a run of upgrade.before.
+func (h *Host) tidy(ctx context.Context, was, asked goal.Goal, l *loop, before bool) (err error) {
 	ctx = context.WithoutCancel(ctx)
-	if was.Candidate != nil || asked.Candidate != nil && len(asked.Candidate.Policy.Upgrade.Before) > 0 || len(asked.Policy.Upgrade.Before) > 0 {
+	if before || was.Candidate != nil || asked.Candidate != nil && len(asked.Candidate.Policy.Upgrade.Before) > 0 || len(asked.Policy.Upgrade.Before) > 0 {
 		// One that is done stays where its removal failed, or a process died.
 		if err = h.sweepBefore(ctx, l.goal); err != nil {
 			l.settled = false

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"conductor/internal/engine"
+	"conductor/internal/proxy"
 	"conductor/internal/spec"
 )
 
@@ -137,6 +138,11 @@ func (p *planner) create(g group, slot int, is []Instance, sick, trial bool) {
 	if p.Now.Before(earliest) {
 		p.look(earliest)
 		return
+	}
+	for slices.ContainsFunc(p.Proxy.Targets, func(t proxy.Target) bool {
+		return t.Instance == Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, n)
+	}) {
+		n++ // somebody removed it, and the proxy has its name yet
 	}
 	p.step(Step{
 		Do:       Create,

@@ -195,7 +195,7 @@ func (p *planner) candidate() {
 		}
 	}
 	ready := p.ready()
-	proved := ready && (p.policy.HTTP == nil || p.proves(p.targets()))
+	proved := ready && p.prepared() && (p.policy.HTTP == nil || p.proves(p.targets()))
 	if !proved && !p.doing[Commit] && !p.doing[Drop] {
 		// A switch in flight is awaited: its proof decides between commit and
 		// drop. So is upgrade.before, which the abort ends.
