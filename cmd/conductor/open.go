@@ -78,6 +78,10 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		defer release()
 		return (&supervise.Supervisor{Namespace: c.Namespace, Host: host, Goals: dir, Events: engine.Events, Emit: s.Emit}).Run(ctx)
 	}
+	parts.Supervisor = func() (int, time.Time) {
+		h, _ := dir.Supervisor()
+		return h.PID, h.Start
+	}
 	parts.Routes = dir.Routes
 	parts.History = history
 	parts.RunLog = dir.ReadRunLog

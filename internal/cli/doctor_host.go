@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"conductor/internal/converge"
 	"conductor/internal/engine"
@@ -41,7 +42,21 @@ func (d *doctor) host(ctx context.Context, c spec.Config, set spec.Set, p *Parts
 	if err == nil && p.Core != nil {
 		d.services(ctx, set, p.Core)
 	}
+	d.supervisor(p)
 	d.cron(set, c, p)
+}
+
+// supervisor sees whether anybody replaces what dies.
+func (d *doctor) supervisor(p *Parts) {
+	if p.Supervisor == nil {
+		return
+	}
+	pid, since := p.Supervisor()
+	if pid == 0 {
+		d.warn("supervisor", "start it: systemctl start conductor-supervise, or conductor supervise; or call conductor converge from a timer", "none runs: what dies stays dead")
+		return
+	}
+	d.ok("supervisor", "it runs (process %d) since %s", pid, since.Local().Format(time.DateTime))
 }
 
 // cron looks for the daemon that is to run the services' jobs, where any has

@@ -67,6 +67,8 @@ type Parts struct {
 	CronDaemon func() (pid int, zone *time.Location)
 	// Supervise looks after all services until ctx is done.
 	Supervise func(ctx context.Context) error
+	// Supervisor tells the process of the one that runs, 0 for none.
+	Supervisor func() (pid int, since time.Time)
 	// Close lets go of what was opened; nil: nothing.
 	Close func() error
 }

@@ -50,6 +50,19 @@ func (d *Dir) LockSupervisor(ctx context.Context, h Holder) (release func(), err
 	return l.release, nil
 }
 
+// Supervisor tells who supervises; ok is false where nobody does.
+func (d *Dir) Supervisor() (h Holder, ok bool) {
+	l, err := openLock(filepath.Join(d.lockDir(), ".supervisor.lock"))
+	if err != nil {
+		return Holder{}, false
+	}
+	defer l.f.Close()
+	if free, err := l.try(); err != nil || free {
+		return Holder{}, false // closing it lets go
+	}
+	return l.holder()
+}
+
 // LockProxy takes the proxy's lock. Whoever holds it is waited for, until ctx
 // is done.
 func (d *Dir) LockProxy(ctx context.Context) (release func(), err error) {
