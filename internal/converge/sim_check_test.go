@@ -119,6 +119,13 @@ func (s *sim) mayStart(i *inst, c *call) {
 	}
 }
 
+// beside: it was started beside one that is to be recycled.
+func (s *sim) beside(i *inst) bool {
+	return i.fresh && slices.ContainsFunc(s.instances(i.service), func(o *inst) bool {
+		return o != i && o.running && o.slotID() == i.slotID()
+	})
+}
+
 // alone: stop-first lets no two releases run at once.
 func (s *sim) alone(i *inst, g goal.Goal, c *call) {
 	if i.kind != KindService || g.Candidate == nil || g.Candidate.Policy.Upgrade.Order != spec.StopFirst ||
@@ -184,11 +191,11 @@ func (s *sim) instead(i *inst, g goal.Goal) bool {
 }
 
 // later: a later instance of the slot is the one that would be started again:
-// it was stopped in the same way, or is there and could not be started yet.
+// it was stopped too, or is there and could not be started yet.
 func (s *sim) later(i *inst) bool {
 	return slices.ContainsFunc(s.instances(i.service), func(o *inst) bool {
 		return o != i && o.slotID() == i.slotID() &&
-			(o.started.After(i.started) && o.stopped && o.wasWell || o.runs == 0)
+			(o.started.After(i.started) && o.stopped || o.runs == 0)
 	})
 }
 
@@ -270,6 +277,9 @@ func (s *sim) effected(c *call) {
 	switch c.op {
 	case "Start":
 		if i := s.find(c.arg); i != nil && i.kind == KindService && i.runs <= 1 && i.started.Equal(time.Now()) {
+			if s.beside(i) {
+				s.starts[i.slotID()] = nil // it is no restart: what was there was old, and ran on
+			}
 			s.starts[i.slotID()] = append(s.starts[i.slotID()], i.started)
 		}
 	case "PutGoal":

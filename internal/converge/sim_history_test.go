@@ -31,6 +31,7 @@ type simService struct {
 	drain    time.Duration
 	host     int // which host name; another one changes the route
 	cron     bool
+	recycle  bool
 }
 
 // act is one command, given when the one before has ended.
@@ -179,6 +180,7 @@ func newSimService(r *rand.Rand, n int) simService {
 	}
 	s.host = r.IntN(5) / 4
 	s.cron = r.IntN(3) == 0
+	s.recycle = r.IntN(4) == 0 && s.order == spec.StartFirst
 	return s
 }
 
@@ -247,6 +249,9 @@ func (s simService) spec() spec.Service {
 	}
 	p.Health = spec.Health{Kind: spec.HealthUptime, Uptime: spec.Duration(time.Second), Interval: spec.Duration(5 * time.Second),
 		Timeout: spec.Duration(2 * time.Second), UnhealthyAfter: s.after, StartTimeout: spec.Duration(8 * time.Second)}
+	if s.recycle {
+		p.Recycle = &spec.Recycle{Every: spec.Duration(6 * time.Second), Jitter: spec.Duration(2 * time.Second)}
+	}
 	if s.cron {
 		p.Cron = &spec.Cron{Command: []string{"generate-cron"}}
 	}
@@ -270,6 +275,9 @@ func (s simService) String() string {
 	}
 	if s.cron {
 		t += ", cron"
+	}
+	if s.recycle {
+		t += ", recycled"
 	}
 	return t
 }

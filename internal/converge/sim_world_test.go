@@ -86,6 +86,7 @@ type inst struct {
 	slot, epoch                                int
 	addr                                       netip.AddrPort
 
+	fresh       bool // it is no restart, says its label
 	running     bool
 	started     time.Time
 	runs        int       // starts
@@ -224,7 +225,7 @@ func (s *sim) created(id string, c engine.Create, ghost bool) {
 	defer s.mu.Unlock()
 	l := c.Labels
 	i := &inst{id: id, name: c.Name, service: l[LabelService], release: l[LabelRelease], revision: l[LabelRevision], kind: l[LabelKind],
-		ghost: ghost, heard: map[*process]heard{}}
+		ghost: ghost, fresh: l[LabelAttempt] == "", heard: map[*process]heard{}}
 	i.slot, _ = strconv.Atoi(l[LabelSlot])
 	i.epoch, _ = strconv.Atoi(l[LabelEpoch])
 	port, _ := strconv.Atoi(l[LabelPort])

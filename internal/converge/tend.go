@@ -37,6 +37,9 @@ type Feed struct {
 	// Starts bounds how many containers are created or started at once over the
 	// host.
 	Starts chan struct{}
+	// Recycle is the turn to replace an instance that is old, of which there is
+	// one over the host.
+	Recycle chan struct{}
 	// Settled is told at each pass whether the goal is reached; nil: nobody.
 	Settled func(bool)
 }
@@ -47,9 +50,10 @@ type Feed struct {
 // it planned counts for nothing: with the lock it looks again.
 type tender struct {
 	*loop
-	feed Feed
-	told map[string]bool // containers whose end was told, by ID
-	from time.Time       // what ended before is nobody's news
+	feed      Feed
+	recycling recycling
+	told      map[string]bool // containers whose end was told, by ID
+	from      time.Time       // what ended before is nobody's news
 }
 
 // Tend brings the service to its goal whenever it is not there, for as long as
@@ -63,6 +67,7 @@ func (h *Host) Tend(ctx context.Context, id string, feed Feed) error {
 		cancel()
 		t.watch.close()
 		t.running.Wait()
+		t.recycled()
 	}()
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
@@ -131,7 +136,12 @@ func (t *tender) decide(next func(plan.Input) plan.Output) (plan.Input, plan.Out
 	if err != nil {
 		return in, plan.Output{}, err
 	}
+	t.recycle(&in)
 	out := next(in)
+	if t.spoiled(in, out) {
+		in.Recycle = ""
+		out = next(in)
+	}
 	t.explain(in, out)
 	return in, out, nil
 }

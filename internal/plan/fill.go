@@ -34,12 +34,21 @@ func (p *planner) slot(g group, slot int, trial bool) {
 		case !i.Live() || ok && i.Name == best.Name:
 		case p.leaving[i.Name]:
 			p.wait(i.Name + " is on its way out")
+		case ok && best.Route != In && i.N > best.N && i.Running() && !i.Asked:
+			p.wait(i.Name + " has not answered its probe yet") // it may be what takes over
+		case ok && best.Name == p.Recycle && i.State == engine.Created:
+			p.start(i)
+		case ok && best.Name == p.Recycle && !i.Late(h, p.Now):
+			p.look(i.StartedAt.Add(h.StartTimeout.D()))
+			p.wait(i.Name + " is not healthy yet")
 		case ok:
 			// The one that serves has won; but a routed one goes only
 			// after the winner is proved to serve.
 			if i.Route == Out || p.routed(is) {
 				p.retire(i, best.Name+" serves in its place", true)
 			}
+		case i.State == engine.Created && i.N < is[len(is)-1].N:
+			p.retire(i, "a later instance of the slot was made", true)
 		case i.State == engine.Created:
 			starting = append(starting, i)
 			p.start(i)
@@ -63,6 +72,9 @@ func (p *planner) slot(g group, slot int, trial bool) {
 		if !best.Well {
 			p.wait(best.Name + " has not answered its probe yet")
 		}
+		if best.Name == p.Recycle && !trial {
+			p.recycle(g, slot, is)
+		}
 		return
 	case len(starting) > 0:
 		p.wait(starting[0].Name + " is not healthy yet")
@@ -72,6 +84,41 @@ func (p *planner) slot(g group, slot int, trial bool) {
 		p.wait(fmt.Sprintf("slot %d has no healthy instance", slot))
 		p.create(g, slot, is, len(sick) > 0, trial)
 	}
+}
+
+// recycle puts a fresh instance beside one that has served for long enough.
+func (p *planner) recycle(g group, slot int, is []Instance) {
+	live := 0
+	for _, i := range is {
+		if i.Live() {
+			live++
+		}
+	}
+	p.wait(p.Recycle + " is to be replaced by a fresh one")
+	if live > 1 || p.creating(g, slot) || !p.turn(slot) {
+		return
+	}
+	p.step(Step{
+		Do: Create, Instance: Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, p.number(g, slot)),
+		Revision: g.release.Revision, Release: g.release.Digest, Slot: slot, N: p.number(g, slot),
+		Cause: p.Recycle + " is old enough to be recycled",
+	})
+}
+
+// number is the N of the next instance of a slot.
+func (p *planner) number(g group, slot int) int {
+	n := 1
+	for _, i := range p.Instances {
+		if i.Release == g.release.Digest && i.Slot == slot {
+			n = max(n, i.N+1)
+		}
+	}
+	for slices.ContainsFunc(p.Proxy.Targets, func(t proxy.Target) bool {
+		return t.Instance == Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, n)
+	}) {
+		n++ // somebody removed it, and the proxy has its name yet
+	}
+	return n
 }
 
 // create fills an empty slot, or puts a replacement beside a sick instance.
@@ -105,13 +152,8 @@ func (p *planner) create(g group, slot int, is []Instance, sick, trial bool) {
 		}
 		return
 	}
-	n, attempt, previous := 1, 0, time.Time{}
+	n, attempt, previous := p.number(g, slot), 0, time.Time{}
 	var earliest time.Time
-	for _, i := range p.Instances {
-		if i.Release == g.release.Digest && i.Slot == slot {
-			n = max(n, i.N+1)
-		}
-	}
 	for _, i := range is {
 		start := i.StartedAt
 		if start.IsZero() {
@@ -138,11 +180,6 @@ func (p *planner) create(g group, slot int, is []Instance, sick, trial bool) {
 	if p.Now.Before(earliest) {
 		p.look(earliest)
 		return
-	}
-	for slices.ContainsFunc(p.Proxy.Targets, func(t proxy.Target) bool {
-		return t.Instance == Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, n)
-	}) {
-		n++ // somebody removed it, and the proxy has its name yet
 	}
 	p.step(Step{
 		Do:       Create,
@@ -266,6 +303,10 @@ func (p *planner) dead(is []Instance) {
 	kept := false
 	for _, i := range slices.Backward(is) {
 		if i.State != engine.Exited && i.Broken == "" || i.Running() {
+			continue
+		}
+		if slices.ContainsFunc(is, func(o Instance) bool { return o.N > i.N && o.Attempt == 0 && o.Running() }) {
+			p.retire(i, "a fresh one has taken its place", true) // it was recycled, and did not die
 			continue
 		}
 		p.trouble(i, p.failed(i))

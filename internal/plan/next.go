@@ -309,6 +309,16 @@ func (p *planner) ready() bool {
 // best is the instance of a slot that should serve: one that is routed before
 // one that is not, then the newest.
 func (p *planner) best(slot []Instance) (b Instance, ok bool) {
+	if p.Recycle != "" {
+		fresh := slices.DeleteFunc(slices.Clone(slot), func(i Instance) bool { return i.Name == p.Recycle || !i.Well })
+		if b, ok = p.bestOf(fresh); ok {
+			return b, ok
+		}
+	}
+	return p.bestOf(slot)
+}
+
+func (p *planner) bestOf(slot []Instance) (b Instance, ok bool) {
 	for _, i := range slot {
 		if i.Serves(p.policy.Health) && !p.leaving[i.Name] && (!ok || i.Route == In || b.Route != In) {
 			b, ok = i, true

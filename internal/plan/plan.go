@@ -34,6 +34,9 @@ type Input struct {
 	Crontab string
 	Refused []Refusal // creations that the engine refused
 	Doing   []Step    // steps in flight
+	// Recycle names an instance that is to be replaced by a fresh one, once that
+	// is well; "": none.
+	Recycle string
 	// Abort asks to give the candidate up, if it is not committed yet.
 	Abort string // why, in words; empty: no
 	Now   time.Time

@@ -111,6 +111,14 @@ func (d *decoder) rules(s *Service) {
 	if h := s.Policy.HTTP; h != nil && h.TLS != nil && h.TLS.Redirect && h.Listen.Port == 80 {
 		d.failAt("http.tls.redirect", "let http.listen be another port", "port 80 is where TLS itself listens")
 	}
+	if s.Policy.Recycle != nil {
+		switch {
+		case !d.has("recycle.every"):
+			d.failAt("recycle", "write recycle: {every: 24h}", "needs every")
+		case s.Policy.Upgrade.Order == StopFirst:
+			d.failAt("recycle", "write upgrade: {order: start-first}, or remove recycle", "nobody would serve meanwhile: the order of upgrades is stop-first")
+		}
+	}
 	for i, on := range s.Policy.DependsOn {
 		if on == s.ID {
 			d.failAt("depends_on", "", "the service cannot depend on itself")
@@ -133,7 +141,7 @@ func (d *decoder) kindRules(s *Service) {
 	if kind != Job {
 		return
 	}
-	for _, key := range []string{"replicas", "health", "ports"} {
+	for _, key := range []string{"replicas", "health", "ports", "recycle"} {
 		if d.has(key) {
 			d.failAt(key, "remove it, or write kind: worker", "a job has nothing long-running")
 		}

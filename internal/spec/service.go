@@ -140,6 +140,7 @@ type Policy struct {
 	Upgrade    Upgrade    `json:"upgrade"`
 	DependsOn  []string   `json:"depends_on,omitempty"`
 	Cron       *Cron      `json:"cron,omitempty"`
+	Recycle    *Recycle   `json:"recycle,omitempty"`
 	Retain     int        `json:"retain"` // committed releases kept for rollback; default 3
 }
 
@@ -218,6 +219,12 @@ type Upgrade struct {
 	DrainTimeout Duration `json:"drain_timeout"` // default 30 s
 	// Before is a command of the new release, run once before any instance of it.
 	Before []string `json:"before,omitempty"`
+}
+
+// Recycle has instances replaced by fresh ones, for what gets worse with age.
+type Recycle struct {
+	Every  Duration `json:"every"`
+	Jitter Duration `json:"jitter,omitempty"` // each instance lives so much longer at most, by chance
 }
 
 // Cron is what generates the service's crontab.

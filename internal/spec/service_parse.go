@@ -11,6 +11,7 @@ import (
 const (
 	most    = 1 << 62
 	maxTime = 24 * time.Hour
+	maxAge  = 365 * 24 * time.Hour
 )
 
 func serviceKeys() keys[Service] {
@@ -31,6 +32,11 @@ func serviceKeys() keys[Service] {
 			healthKeys(), func(s *Service) *Health { return &s.Policy.Health }),
 		section("upgrade", "How one release takes over from another.",
 			upgradeKeys(), func(s *Service) *Upgrade { return &s.Policy.Upgrade }),
+		section("recycle", "Has the supervisor replace instances by fresh ones when they are so old.",
+			recycleKeys(), func(s *Service) *Recycle {
+				s.Policy.Recycle = &Recycle{}
+				return s.Policy.Recycle
+			}),
 		section("cron", "What generates the service's crontab.",
 			cronKeys(), func(s *Service) *Cron {
 				s.Policy.Cron = &Cron{Command: []string{"generate-cron"}}
@@ -161,6 +167,15 @@ func upgradeKeys() keys[Upgrade] {
 			span(0, maxTime), func(u *Upgrade) *Duration { return &u.DrainTimeout }),
 		field("before", "A command of the new release, run once before any instance of it.",
 			command(), func(u *Upgrade) *[]string { return &u.Before }),
+	}
+}
+
+func recycleKeys() keys[Recycle] {
+	return keys[Recycle]{
+		field("every", "The age at which an instance is replaced.",
+			span(10*time.Second, maxAge), func(r *Recycle) *Duration { return &r.Every }),
+		field("jitter", "Each instance lives up to this much longer, so that they are not all replaced at once. Default: 0s.",
+			span(0, maxAge), func(r *Recycle) *Duration { return &r.Jitter }),
 	}
 }
 

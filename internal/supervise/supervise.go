@@ -64,6 +64,7 @@ type Supervisor struct {
 
 	services map[string]*service
 	starts   chan struct{}
+	recycle  chan struct{}
 	running  sync.WaitGroup
 
 	mu    sync.Mutex
@@ -83,7 +84,7 @@ type service struct {
 // Run tends all services until ctx is done. Everything that runs, runs on.
 func (s *Supervisor) Run(ctx context.Context) error {
 	s.services, s.feeds = map[string]*service{}, map[string]*service{}
-	s.starts = make(chan struct{}, atOnce)
+	s.starts, s.recycle = make(chan struct{}, atOnce), make(chan struct{}, 1)
 	defer s.running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -143,7 +144,7 @@ func (s *Supervisor) scan(ctx context.Context) error {
 		}
 		look := make(chan struct{}, 1)
 		svc := &service{stamp: stamp, look: look, done: make(chan struct{}), settled: make(chan struct{})}
-		svc.feed = converge.Feed{Events: make(chan engine.Event, backlog), Look: look, Starts: s.starts, Settled: svc.reached}
+		svc.feed = converge.Feed{Events: make(chan engine.Event, backlog), Look: look, Starts: s.starts, Recycle: s.recycle, Settled: svc.reached}
 		s.services[id] = svc
 		fresh = append(fresh, id)
 	}

@@ -255,6 +255,42 @@ func TestSupervise_AllSickAtOnce(t *testing.T) {
 	}
 }
 
+// Old instances are replaced by fresh ones, one at a time, and nothing is
+// dropped. A fresh one that does not become healthy leaves the old one be.
+func TestSupervise_Recycles(t *testing.T) {
+	t.Parallel()
+	e := New(t)
+	e.Shell("v1", nil)
+	must(t, os.Mkdir(e.Path("www"), 0o755))
+	e.write("www/up", "yes")
+	addr := e.Web("shop", Def{
+		"replicas": "2", "health": "{path: /up, interval: 300ms, unhealthy_after: 100, start_timeout: 2s}", "recycle": "{every: 10s}",
+		"command": "[httpd, -f, -p, '8080', -h, /srv]", "volumes": "['" + e.Path("www") + ":/srv']",
+	})
+	e.Upgrade("shop", "v1").Want(0)
+	before := e.IDs("shop")
+	p := e.Start("supervise")
+	l := e.Load(load.Config{Addr: addr, Path: "/up", Rate: 200})
+	most := 0
+	eventually(t, 40*time.Second, "both are replaced", func() bool {
+		most = max(most, len(e.live("shop")))
+		return len(e.live("shop")) == 2 && !slices.ContainsFunc(e.live("shop"), func(c image.Container) bool { return slices.Contains(before, c.ID) })
+	})
+	e.NoFailures(l)
+	if most > 3 {
+		t.Errorf("%d instances ran at once: more than one was replaced at a time", most)
+	}
+	// What starts now does not become healthy, and what runs is not asked so strictly.
+	must(t, os.Remove(e.Path("www/up")))
+	e.write("www/index.html", "still here")
+	old := e.IDs("shop")
+	p.Until("warning", 1)
+	eventually(t, 20*time.Second, "the fresh one is gone", func() bool { return slices.Equal(e.IDs("shop"), old) })
+	if a := get(addr, "/"); a.Status != 200 {
+		t.Errorf("%s", a)
+	}
+}
+
 // Upgrades and the supervisor do not get into each other's way.
 func TestSupervise_LeavesUpgradesAlone(t *testing.T) {
 	t.Parallel()
