@@ -16,7 +16,6 @@ import (
 	"conductor/internal/proxy/nginx"
 	"conductor/internal/secret"
 	"conductor/internal/state"
-	"conductor/internal/supervise"
 )
 
 // open puts the host together: Docker, nginx, and the state on disk. Nothing
@@ -70,14 +69,7 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		Code:        cli.Code,
 	}
 	parts.Core = host
-	parts.Supervise = func(ctx context.Context) error {
-		release, err := dir.LockSupervisor(ctx, state.Holder{Verb: "supervise", User: s.User})
-		if err != nil {
-			return err
-		}
-		defer release()
-		return (&supervise.Supervisor{Namespace: c.Namespace, Host: host, Goals: dir, Events: engine.Events, Emit: s.Emit}).Run(ctx)
-	}
+	parts.Supervise = supervisor{s, dir, history, host}.run
 	parts.Supervisor = func() (int, time.Time) {
 		h, _ := dir.Supervisor()
 		return h.PID, h.Start

@@ -127,7 +127,7 @@ A service is a file, services/<id>.yml. A first look:
 	root.SetFlagErrorFunc(flagError)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(modeWords(), cobra.ShellCompDirectiveNoFileComp))
 
-	root.AddCommand(a.service(), a.run(), a.runs(), a.cron(), a.convergeCmd(), a.supervise(), a.validate(), a.doctor(), a.prune(), a.schema(), a.version(), a.completion(root))
+	root.AddCommand(a.service(), a.run(), a.runs(), a.cron(), a.convergeCmd(), a.supervise(), a.validate(), a.doctor(), a.prune(), a.schema(), a.version(), a.completion(root), a.man(root))
 	return root
 }
 

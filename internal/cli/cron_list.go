@@ -120,19 +120,13 @@ func cronJobs(crons []converge.Cron, runs []state.Run, now time.Time, zone *time
 			for at, ok := j.Schedule.Next(now, zone); ok && len(job.Next) < upcoming; at, ok = j.Schedule.Next(at, zone) {
 				job.Next = append(job.Next, at)
 			}
-			if i := slices.IndexFunc(runs, func(r state.Run) bool { return ran(r, c.Service, j) }); i >= 0 {
+			if i := slices.IndexFunc(runs, func(r state.Run) bool { return r.Service == c.Service && j.Is(r.Service, r.Lock, r.Command) }); i >= 0 {
 				job.Last = &runs[i]
 			}
 			jobs = append(jobs, job)
 		}
 	}
 	return jobs, nil
-}
-
-// ran tells whether a run was one of the job: by its lock, which names the
-// line, else by its command.
-func ran(r state.Run, service string, j schedule.Job) bool {
-	return r.Service == service && (r.Lock == schedule.LockName(service, j) || slices.Equal(r.Command, j.Argv()))
 }
 
 func cronTable(jobs []cronJob) *display.Table {

@@ -103,6 +103,8 @@ func (a *app) open(ctx context.Context, emit event.Sink) (*Parts, Setup, error) 
 	s := Setup{Config: c, Definitions: set, Emit: emit, User: a.whoAsks(), Warn: func(err error) {
 		a.warn(withHint(err))
 	}}
+	v := thisVersion()
+	s.Version, s.Commit = v.Version, v.Commit
 	if s.Caller, err = a.caller(); err != nil {
 		return nil, s, err
 	}

@@ -65,8 +65,9 @@ type Parts struct {
 	// CronDaemon tells the process of the host's cron daemon, 0 for none, and
 	// the zone that its clock goes by.
 	CronDaemon func() (pid int, zone *time.Location)
-	// Supervise looks after all services until ctx is done.
-	Supervise func(ctx context.Context) error
+	// Supervise looks after all services until ctx is done, and has metrics at
+	// the address, unless that is empty.
+	Supervise func(ctx context.Context, address string) error
 	// Supervisor tells the process of the one that runs, 0 for none.
 	Supervisor func() (pid int, since time.Time)
 	// Close lets go of what was opened; nil: nothing.
@@ -90,6 +91,8 @@ type Setup struct {
 	Warn        func(error) // told what a person should know; not fatal
 	User        string
 	Caller      converge.Caller // how crontabs call this program
+	// Version and Commit of this program; Commit may be empty.
+	Version, Commit string
 	// Look: nothing on the host may be made or changed, not even state_dir.
 	// Core and History are nil where they cannot be had without.
 	Look bool

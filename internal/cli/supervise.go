@@ -11,7 +11,7 @@ import (
 )
 
 func (a *app) supervise() *cobra.Command {
-	var pause, resume string
+	var pause, resume, listen string
 	cmd := &cobra.Command{
 		Use:   "supervise",
 		Short: "Keep all services at their goals",
@@ -20,8 +20,12 @@ then every 5 seconds at most; what is alive and fails its check is replaced by
 what passes it. It does what converge does, whenever there is something to do.
 
 When it ends, by a signal, everything that runs runs on. A service that was
-stopped stays stopped. --pause leaves one service to you, until --resume.`,
-		Example: "conductor supervise",
+stopped stays stopped. --pause leaves one service to you, until --resume.
+
+It can be watched: /run/conductor/NAMESPACE.sock, which root alone can use, has
+/v1/status, /v1/events, /metrics for Prometheus and /healthz. With --listen the
+last two are also at an address.`,
+		Example: "conductor supervise --listen 127.0.0.1:9321",
 		Args:    a.needs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -32,12 +36,13 @@ stopped stays stopped. --pause leaves one service to you, until --resume.`,
 					return c.Pause(ctx, pause+resume, pause != "")
 				})
 			}
-			return a.superviseAll(cmd.Context())
+			return a.superviseAll(cmd.Context(), listen)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&pause, "pause", "", "leave the service of this `ID` to you")
 	f.StringVar(&resume, "resume", "", "look after the service of this `ID` again")
+	f.StringVar(&listen, "listen", "", "have /metrics and /healthz at this `ADDRESS` too, such as 127.0.0.1:9321")
 	for _, name := range []string{"pause", "resume"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, a.completeIDs)
 	}
@@ -45,14 +50,14 @@ stopped stays stopped. --pause leaves one service to you, until --resume.`,
 }
 
 // superviseAll runs until it is told to end, which is its good end.
-func (a *app) superviseAll(ctx context.Context) error {
+func (a *app) superviseAll(ctx context.Context, listen string) error {
 	d := a.display()
 	p, _, err := a.open(ctx, d.Event)
 	defer p.close()
 	if err != nil {
 		return err
 	}
-	if err := p.Supervise(ctx); err != nil {
+	if err := p.Supervise(ctx, listen); err != nil {
 		return err
 	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, fault.ErrInterrupted) {

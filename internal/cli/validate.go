@@ -56,9 +56,12 @@ func (a *app) check(files []string) (report, error) {
 	var r report
 	set := spec.Set{Services: map[string]spec.Service{}, Invalid: map[string]error{}}
 	if len(files) == 0 {
-		_, all, err := a.definitions()
+		c, all, err := a.definitions()
 		if err := r.add(err); err != nil || len(r.Problems) > 0 {
 			return r, err // where the services are is not known
+		}
+		if err := r.add(all.CheckNotify(c)); err != nil {
+			return r, err
 		}
 		set = all
 	}

@@ -132,7 +132,7 @@ func (a action) inTurn(ctx context.Context, do func(context.Context) error) erro
 // say tells what happened to the step's instance.
 func (a action) say(name event.Name, cause, detail string) {
 	a.tell(event.Event{Event: name, Service: a.service, Revision: a.step.Revision, Instance: a.step.Instance,
-		Container: a.step.ID, Cause: cause, Detail: detail})
+		Container: a.step.ID, Reason: string(a.step.Reason), Cause: cause, Detail: detail})
 }
 
 func (h *Host) tell(e event.Event) {

@@ -161,6 +161,8 @@ type InstanceStatus struct {
 	Memory    int64     `json:"memory,omitempty"`       // bytes
 	Limit     int64     `json:"memory_limit,omitempty"` // bytes; 0: none
 	CPU       float64   `json:"cpu"`                    // processors in use, 0.5 is half of one
+	// CPUTime is what it has used of processors since its start; 0: unknown.
+	CPUTime time.Duration `json:"-"`
 
 	pid int
 }

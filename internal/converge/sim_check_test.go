@@ -191,11 +191,12 @@ func (s *sim) instead(i *inst, g goal.Goal) bool {
 }
 
 // later: a later instance of the slot is the one that would be started again:
-// it was stopped too, or is there and could not be started yet.
+// it was stopped too, or could not be started yet; or it is well, and has only
+// not been routed.
 func (s *sim) later(i *inst) bool {
 	return slices.ContainsFunc(s.instances(i.service), func(o *inst) bool {
 		return o != i && o.slotID() == i.slotID() &&
-			(o.started.After(i.started) && o.stopped || o.runs == 0)
+			(o.started.After(i.started) && (o.stopped || s.well(o)) || o.runs == 0)
 	})
 }
 

@@ -40,8 +40,13 @@ type Feed struct {
 	// Recycle is the turn to replace an instance that is old, of which there is
 	// one over the host.
 	Recycle chan struct{}
+	// Fares is told at each pass how the service fares; nil: nobody.
+	Fares func(Condition)
 	// Settled is told at each pass whether the goal is reached; nil: nobody.
 	Settled func(bool)
+	// Late is told how late each pass begins that begins by the clock; nil:
+	// nobody.
+	Late func(by time.Duration)
 }
 
 // tender keeps a service at its goal. It is the loop of a command, but for
@@ -118,12 +123,15 @@ func (t *tender) pass(ctx context.Context) (again time.Time, err error) {
 		return again, err
 	}
 	if !t.goal.Paused && len(t.due(out, in.Now)) > 0 {
-		if out, err = t.act(ctx); err != nil {
+		if in, out, err = t.act(ctx); err != nil {
 			if errors.Is(err, fault.ErrLocked) || ctx.Err() != nil {
 				return time.Now().Add(deferral), nil
 			}
 			return again, err
 		}
+	}
+	if c, ok := t.condition(in, out); ok && t.feed.Fares != nil {
+		t.feed.Fares(c)
 	}
 	if t.feed.Settled != nil {
 		t.feed.Settled(len(out.Steps) == 0 && len(out.Waiting) == 0)
@@ -157,10 +165,10 @@ func (t *tender) due(out plan.Output, now time.Time) (steps []plan.Step) {
 }
 
 // act takes the lock, and does what there is to do until nothing is in flight.
-func (t *tender) act(ctx context.Context) (out plan.Output, err error) {
+func (t *tender) act(ctx context.Context) (in plan.Input, out plan.Output, err error) {
 	release, err := t.Store.Lock(ctx, t.service, state.Holder{Supervisor: true, User: t.User})
 	if err != nil {
-		return out, err
+		return in, out, err
 	}
 	defer func() {
 		if ctx.Err() != nil {
@@ -170,20 +178,22 @@ func (t *tender) act(ctx context.Context) (out plan.Output, err error) {
 	}()
 	g, ok, err := t.Store.Goal(t.service)
 	if err != nil || !ok {
-		return out, err
+		return in, out, err
 	}
 	t.adopt(g)
+	if g.Paused {
+		return in, out, nil
+	}
 	was := g
 	t.shared = newShared() // addresses and secrets may be others now
 	t.obs.distrust()
 	for ctx.Err() == nil {
-		var in plan.Input
 		if in, out, err = t.decide(t.loop.next); err != nil {
 			// The lock is not let go of while anything is in flight.
 			for len(t.doing) > 0 && ctx.Err() == nil {
 				t.wait(ctx.Done(), time.Now().Add(relist))
 			}
-			return out, err
+			return in, out, err
 		}
 		if t.start(out.Steps, in.Now) == 0 && len(t.doing) == 0 {
 			break
@@ -192,9 +202,9 @@ func (t *tender) act(ctx context.Context) (out plan.Output, err error) {
 	}
 	t.settled = len(out.Steps) == 0 && len(out.Waiting) == 0
 	if err := t.tidy(ctx, was, was, t.loop, false); err != nil || !t.goal.Removing || !t.settled {
-		return out, err
+		return in, out, err
 	}
-	return out, t.forget(ctx, t.goal)
+	return in, out, t.forget(ctx, t.goal)
 }
 
 // next is when to look again though nothing is heard.
@@ -230,6 +240,9 @@ func (t *tender) idle(ctx context.Context, at time.Time) {
 			t.obs.routesKnown = false
 			return
 		case <-timer.C:
+			if t.feed.Late != nil {
+				t.feed.Late(time.Since(at))
+			}
 			t.obs.changed("")
 			t.obs.routesKnown = false
 			return

@@ -43,8 +43,9 @@ func (s *snapshot) use(ctx context.Context, out []Status) {
 	}
 	running(func(i *InstanceStatus) {
 		f := first[i.pid]
+		i.CPUTime = cgroupOf(i.pid).cpu()
 		if took := time.Since(f.at); took > 0 {
-			i.CPU = max(0, float64(cgroupOf(i.pid).cpu()-f.cpu)/float64(took))
+			i.CPU = max(0, float64(i.CPUTime-f.cpu)/float64(took))
 		}
 	})
 }

@@ -41,8 +41,10 @@ type Event struct {
 	Revision  string    `json:"revision,omitempty"`
 	Instance  string    `json:"instance,omitempty"`  // container name
 	Container string    `json:"container,omitempty"` // full ID
-	Cause     string    `json:"cause,omitempty"`
-	Detail    string    `json:"detail,omitempty"`
+	// Reason is what the instance before it failed of, in one word: exited, unhealthy, ….
+	Reason string `json:"reason,omitempty"`
+	Cause  string `json:"cause,omitempty"`
+	Detail string `json:"detail,omitempty"`
 }
 
 // Sink takes events. It must not block for long and is safe for concurrent use.

@@ -186,7 +186,7 @@ func (p *planner) create(g group, slot int, is []Instance, sick, trial bool) {
 		Instance: Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, n),
 		Revision: g.release.Revision, Release: g.release.Digest,
 		Slot: slot, N: n, Attempt: attempt, PreviousStart: previous,
-		Cause: p.why(slot, is, trial),
+		Reason: p.reason(is, trial), Cause: p.why(slot, is, trial),
 	})
 }
 

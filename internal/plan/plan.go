@@ -132,6 +132,7 @@ type Step struct {
 	Slot, N       int
 	Attempt       int
 	PreviousStart time.Time
+	Reason        Reason // what the one before failed of; empty: it did not
 	// Start: the container is an old one that serves again.
 	Again bool
 	// Route: the targets and the way to them; Gone takes the whole route away.

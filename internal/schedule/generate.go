@@ -121,6 +121,12 @@ func (t Target) Options(j Job) (OnLock, time.Duration) {
 // LockName is the lock that runs of the job take, unless they may overlap.
 func LockName(service string, j Job) string { return service + "." + j.Digest() }
 
+// Is tells whether a run was one of the job: by its lock, which names the line,
+// else by its command.
+func (j Job) Is(service, lock string, command []string) bool {
+	return lock == LockName(service, j) || slices.Equal(command, j.Argv())
+}
+
 // Digest is 8 digits that identify the job's line: equal as long as the line
 // stays the same.
 func (j Job) Digest() string {

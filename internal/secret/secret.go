@@ -2,7 +2,7 @@
 // secrets, and places secrets that are to be files.
 //
 // Values never get into an error, a log line or a printed Material. It imports
-// spec and fault; converge and cmd use it.
+// spec and fault; converge, notify and cmd use it.
 package secret
 
 import (
@@ -184,10 +184,24 @@ func readSecret(ctx context.Context, name string, s spec.Secret) ([]byte, error)
 		return nil, fault.New(fault.ErrHost, fileHint(err, s.File), "read secret %s: %w", name, err)
 	}
 	if s.As != spec.AsFile {
-		// The one that editors and echo put at the end.
-		b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+		b = trimLine(b)
 	}
 	return b, nil
+}
+
+// File reads a secret of Conductor's own from a file, less one line end at its
+// end; what names it in errors, which are fault.ErrHost.
+func File(what, path string) (string, error) {
+	b, err := readFile(path)
+	if err != nil {
+		return "", fault.New(fault.ErrHost, fileHint(err, path), "read %s: %w", what, err)
+	}
+	return string(trimLine(b)), nil
+}
+
+// trimLine takes away the line end that editors and echo put at the end.
+func trimLine(b []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
 }
 
 // readFile reads a regular file of at most maxSize. A pipe could keep it

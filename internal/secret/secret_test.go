@@ -353,3 +353,21 @@ func TestReader_PlaceRefusesPaths(t *testing.T) {
 		t.Errorf("Place in a file: %v", err)
 	}
 }
+
+func TestFile_ReadsOneValue(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "value")
+	for text, want := range map[string]string{"v": "v", "v\n": "v", "v\r\n": "v", "v\n\n": "v\n", " v ": " v ", "": ""} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := File("it", path); err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
+		}
+	}
+	for _, path := range []string{dir, path + ".gone"} {
+		if _, err := File("the key of x", path); !errors.Is(err, fault.ErrHost) || fault.Hint(err) == "" || !strings.Contains(err.Error(), "read the key of x: ") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

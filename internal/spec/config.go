@@ -11,6 +11,7 @@ type Config struct {
 	Engine      EngineConfig
 	Proxy       ProxyConfig
 	CronDir     string // where the host's cron daemon reads crontabs
+	Notify      []NotifyTarget
 }
 
 // EngineConfig is where the container engine is, and the network it shall have.

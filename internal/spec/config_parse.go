@@ -47,6 +47,9 @@ func ParseConfig(file string, data []byte) (Config, error) {
 			*p = filepath.Join(filepath.Dir(full), *p)
 		}
 	}
+	for _, t := range c.Notify {
+		t.within(filepath.Dir(full))
+	}
 	// Both end up in the proxy's configuration, with the directory of the file.
 	for key, p := range map[string]string{"state_dir": c.StateDir, "proxy.config_dir": c.Proxy.ConfigDir} {
 		if !fileGrammar.MatchString(p) {
@@ -67,6 +70,8 @@ func configKeys() keys[Config] {
 			directory(), func(c *Config) *string { return &c.StateDir }),
 		field("cron_dir", "Where crontabs are installed for the host's cron daemon. Default: /etc/cron.d.",
 			directory(), func(c *Config) *string { return &c.CronDir }),
+		field("notify", "Who is told when a service goes bad or recovers, an upgrade or a run fails, or the engine is gone.",
+			notifyTargets(), func(c *Config) *[]NotifyTarget { return &c.Notify }),
 		section("engine", "The container engine.", keys[EngineConfig]{
 			field("host", "Its socket, unix:///PATH. Default: $DOCKER_HOST, then the usual ones.",
 				engineHost(), func(e *EngineConfig) *string { return &e.Host }),

@@ -27,6 +27,17 @@ func TestParseConfig_ReadsEveryKey(t *testing.T) {
 			Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("fd00::/8")},
 			Admin:   netip.MustParseAddrPort("127.0.0.1:9000"),
 		},
+		Notify: []NotifyTarget{
+			{Name: "webhook", Webhook: &HiddenURL{URL: "https://hooks.example.com/conductor?token=abc"}},
+			{Name: "webhook-2", Webhook: &HiddenURL{File: "/etc/blue/hook.url"}},
+			{Name: "team", Slack: &HiddenURL{File: "/etc/blue/slack.url"}},
+			{Name: "email", Email: &Email{
+				To: []string{"ops@example.com", `"On call" <oncall@example.com>`}, From: "conductor@example.com",
+				Server: "smtp.example.com:587", User: "conductor", PasswordFile: "/etc/blue/smtp.password", TLS: MailStartTLS,
+			}},
+			{Name: "webhook-3", Email: &Email{To: []string{"a@example.com"}, From: "b@example.com", Server: "[::1]:2525", TLS: MailPlain}},
+			{Name: "email-2", Email: &Email{To: []string{"a@example.com"}, From: "b@example.com", Server: "mail:465", TLS: MailTLSOnly}},
+		},
 	}
 	if d := cmp.Diff(want, got, plain...); d != "" {
 		t.Error(d)

@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "write the problems found into the files of testdata")
 
-// The files under testdata/invalid and testdata/config/invalid.yml have the
+// The files under testdata/invalid and testdata/config/invalid*.yml have the
 // problems that are expected of them as comments at their end: line:column:
 // message, and the hint below.
 
@@ -26,7 +26,7 @@ func TestParse_ReportsEveryProblemAtItsPlace(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no files", err)
 	}
-	for _, file := range append(files, "testdata/config/invalid.yml") {
+	for _, file := range append(files, "testdata/config/invalid.yml", "testdata/config/invalid_names.yml", "testdata/config/invalid_text.yml") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			data, err := os.ReadFile(file)
 			if err != nil {

@@ -142,6 +142,9 @@ type Policy struct {
 	Cron       *Cron      `json:"cron,omitempty"`
 	Recycle    *Recycle   `json:"recycle,omitempty"`
 	Retain     int        `json:"retain"` // committed releases kept for rollback; default 3
+	// Notify are the names of the targets that are told of changes; nil: all,
+	// empty: none.
+	Notify []string `json:"notify,omitzero"`
 }
 
 // PullPolicy says when an image is fetched.

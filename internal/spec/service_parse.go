@@ -26,6 +26,8 @@ func serviceKeys() keys[Service] {
 			integer[int](1, 1000), func(s *Service) *int { return &s.Policy.Retain }),
 		field("depends_on", "Services that this one needs.",
 			dependsOn(), func(s *Service) *[]string { return &s.Policy.DependsOn }),
+		field("notify", "Which of conductor.yml's notify targets are told of the service; [] is none. Default: all.",
+			notifyNames(), func(s *Service) *[]string { return &s.Policy.Notify }),
 		section("http", "How the proxy reaches the service.",
 			httpKeys(), func(s *Service) *Service { s.Policy.HTTP = &HTTP{Path: "/"}; return s }, "port"),
 		section("health", "The health check of every instance.",

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -211,6 +212,18 @@ func (h *History) List(ctx context.Context, service string, limit int) ([]Operat
 	if limit <= 0 {
 		limit = -1
 	}
+	return h.operations(ctx, "WHERE service = ?1 OR ?1 = '' ORDER BY id DESC LIMIT ?2", service, limit)
+}
+
+// Upgrades returns those that ended after the time, of all services, in the
+// order in which they began.
+func (h *History) Upgrades(ctx context.Context, after time.Time) ([]Operation, error) {
+	// As texts, times of one second are in any order: the second is enough.
+	ops, err := h.operations(ctx, "WHERE verb = 'upgrade' AND ended >= ? ORDER BY id", after.UTC().Format("2006-01-02T15:04:05"))
+	return slices.DeleteFunc(ops, func(op Operation) bool { return !op.Ended.After(after) }), err
+}
+
+func (h *History) operations(ctx context.Context, which string, args ...any) ([]Operation, error) {
 	var ops []Operation
 	err := h.read(ctx, func(rows *sql.Rows) error {
 		var op Operation
@@ -226,7 +239,7 @@ func (h *History) List(ctx context.Context, service string, limit int) ([]Operat
 		ops = append(ops, op)
 		return nil
 	}, `SELECT id, service, verb, user, "from", "to", "release", outcome, error, detail, code, started, ended, process
-		FROM operations WHERE service = ?1 OR ?1 = '' ORDER BY id DESC LIMIT ?2`, service, limit)
+		FROM operations `+which, args...)
 	return ops, err
 }
 

@@ -387,3 +387,38 @@ func BenchmarkHistory_Event(b *testing.B) {
 		h.Event(event.Event{Event: event.Created, Service: "shop", Detail: "detail"})
 	}
 }
+
+func TestHistory_TellsUpgradesThatEnded(t *testing.T) {
+	h, warnings := history(t, filepath.Join(t.TempDir(), "history.db"))
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	for _, op := range []state.Operation{
+		{Service: "shop", Verb: "upgrade", To: "long ago", Ended: noon.Add(-time.Hour)},
+		{Service: "shop", Verb: "upgrade", To: "at noon", Ended: noon},
+		// Texts of these two are in another order than their times.
+		{Service: "shop", Verb: "upgrade", To: "a tenth", Ended: noon.Add(100 * time.Millisecond)},
+		{Service: "blog", Verb: "upgrade", To: "a second", Ended: noon.Add(time.Second)},
+		{Service: "blog", Verb: "restart", To: "no upgrade", Ended: noon.Add(time.Minute)},
+		{Service: "blog", Verb: "upgrade", To: "a day", Ended: noon.Add(24 * time.Hour), Outcome: "failed"},
+	} {
+		h.End(h.Begin(state.Operation{Service: op.Service, Verb: op.Verb, To: op.To, Started: noon.Add(-2 * time.Hour)}), op)
+	}
+	h.Begin(state.Operation{Service: "shop", Verb: "upgrade", To: "under way"})
+	for after, want := range map[time.Time]string{
+		noon.Add(-2 * time.Hour):         "long ago, at noon, a tenth, a second, a day",
+		noon.Add(-1):                     "at noon, a tenth, a second, a day",
+		noon:                             "a tenth, a second, a day",
+		noon.Add(100 * time.Millisecond): "a second, a day",
+		noon.Add(time.Second):            "a day",
+		noon.Add(24 * time.Hour):         "",
+	} {
+		ops, err := h.Upgrades(t.Context(), after.In(time.FixedZone("", 7200)))
+		var got []string
+		for _, op := range ops {
+			got = append(got, op.To)
+		}
+		if err != nil || strings.Join(got, ", ") != want {
+			t.Errorf("after %s: %q, %v, want %q", after, got, err, want)
+		}
+	}
+	none(t, warnings)
+}

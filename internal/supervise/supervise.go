@@ -17,6 +17,7 @@ import (
 	"conductor/internal/engine"
 	"conductor/internal/event"
 	"conductor/internal/goal"
+	"conductor/internal/notify"
 	"conductor/internal/state"
 )
 
@@ -58,9 +59,16 @@ type Supervisor struct {
 	Goals     Goals
 	Events    Events
 	Emit      event.Sink
+	HostName  string
+	Tell      Teller // nil: nobody is told of changes
+	Log       Log    // nil: of those of others neither
 	// Ready is called once all services that there are at the beginning are
 	// being tended; nil: nobody.
 	Ready func()
+	// Beat is called about once a second for as long as the loop goes on, Late
+	// with how late each pass over a service begins; nil: nobody.
+	Beat func()
+	Late func(by time.Duration)
 
 	services map[string]*service
 	starts   chan struct{}
@@ -93,11 +101,15 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	s.running.Go(func() { s.listen(ctx) })
 	s.running.Go(func() { s.sweep(ctx) })
+	s.running.Go(func() { s.read(ctx) })
 	if s.Ready != nil {
 		s.Ready()
 	}
 	unreadable := ""
 	for tick := time.NewTicker(rescan); ; {
+		if s.Beat != nil {
+			s.Beat()
+		}
 		select {
 		case <-ctx.Done():
 			tick.Stop()
@@ -144,7 +156,8 @@ func (s *Supervisor) scan(ctx context.Context) error {
 		}
 		look := make(chan struct{}, 1)
 		svc := &service{stamp: stamp, look: look, done: make(chan struct{}), settled: make(chan struct{})}
-		svc.feed = converge.Feed{Events: make(chan engine.Event, backlog), Look: look, Starts: s.starts, Recycle: s.recycle, Settled: svc.reached}
+		svc.feed = converge.Feed{Events: make(chan engine.Event, backlog), Look: look, Starts: s.starts, Recycle: s.recycle, Settled: svc.reached,
+			Fares: func(c converge.Condition) { s.fares(id, c) }, Late: s.Late}
 		s.services[id] = svc
 		fresh = append(fresh, id)
 	}
@@ -198,6 +211,7 @@ func (s *Supervisor) listen(ctx context.Context) {
 		err := s.Events(ctx, labels, func() {
 			if told {
 				s.note("the engine answers again")
+				s.engine(notify.EngineBack, "")
 			}
 			gone, told = time.Time{}, false
 			s.wakeAll()
@@ -210,6 +224,7 @@ func (s *Supervisor) listen(ctx context.Context) {
 		}
 		if !told && time.Since(gone) > silence {
 			told = true
+			s.engine(notify.EngineGone, err.Error())
 			s.warn(fmt.Sprintf("the engine is gone, and nothing is looked after until it is back: %v", err))
 		}
 		select {

@@ -33,7 +33,7 @@ func (e *Env) tearDown() {
 		e.t.Logf("kept %s", e.Dir)
 		return
 	}
-	for _, dir := range []string{e.Dir, e.RunDir()} {
+	for _, dir := range []string{e.Dir, e.RunDir(), e.RunDir() + ".sock"} {
 		if err := os.RemoveAll(dir); err != nil {
 			e.t.Errorf("cleaning up: %v", err)
 		}
@@ -109,7 +109,7 @@ func sweep(ctx context.Context, engine *image.Engine) error {
 	for _, parent := range []string{os.TempDir(), runDirs} {
 		dirs, _ := filepath.Glob(filepath.Join(parent, prefix+"-*"))
 		for _, d := range dirs {
-			note(filepath.Base(d))
+			note(strings.TrimSuffix(filepath.Base(d), ".sock")) // a supervisor's, that was killed
 		}
 	}
 	var errs []error
@@ -118,7 +118,7 @@ func sweep(ctx context.Context, engine *image.Engine) error {
 		for _, f := range []string{"nginx/nginx.pid", "dockerd/docker.pid"} {
 			killOwn(filepath.Join(dir, f), dir)
 		}
-		errs = append(errs, clearAll(ctx, engine, namespace), os.RemoveAll(dir), os.RemoveAll(filepath.Join(runDirs, namespace)))
+		errs = append(errs, clearAll(ctx, engine, namespace), os.RemoveAll(dir), os.RemoveAll(filepath.Join(runDirs, namespace)), os.RemoveAll(filepath.Join(runDirs, namespace+".sock")))
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"conductor/internal/cli"
+	"conductor/internal/control"
+	"conductor/internal/converge"
+	"conductor/internal/event"
+	"conductor/internal/metrics"
+	"conductor/internal/notify"
+	"conductor/internal/spec"
+	"conductor/internal/state"
+	"conductor/internal/supervise"
+)
+
+// standstill is how long the supervisor's loop, which turns each second, is
+// silent before it counts as dead.
+const standstill = 10 * time.Second
+
+// lastWords is how long the end may wait for messages on their way.
+const lastWords = 700 * time.Millisecond
+
+// supervisor is one that can be watched.
+type supervisor struct {
+	setup   cli.Setup
+	dir     *state.Dir
+	history *state.History
+	host    *converge.Host
+}
+
+// run looks after all services until ctx is done, and has metrics at the
+// address, unless that is empty.
+func (s supervisor) run(ctx context.Context, address string) error {
+	release, err := s.dir.LockSupervisor(ctx, state.Holder{Verb: "supervise", User: s.setup.User})
+	if err != nil {
+		return err
+	}
+	defer release()
+	m := metrics.New(metrics.Sources{
+		Namespace: s.host.Namespace,
+		Status:    func(ctx context.Context) ([]converge.Status, error) { return s.status(ctx, nil) },
+		Upgrades:  s.history.Upgrades,
+		Version:   s.setup.Version,
+		Commit:    s.setup.Commit,
+	})
+	pulse := &control.Pulse{Within: standstill}
+	server := &control.Server{
+		Status:  func(ctx context.Context, ids []string) (any, error) { return s.status(ctx, ids) },
+		Metrics: m.Handler(),
+		Alive:   pulse.Alive,
+	}
+	host := *s.host
+	host.Prober = m.Prober(host.Prober)
+	host.Emit = func(e event.Event) {
+		s.setup.Emit(e)
+		m.Event(e)
+		server.Publish(e)
+	}
+	var at net.Listener
+	if address != "" {
+		if at, err = control.ListenAt(address); err != nil {
+			return err
+		}
+	}
+	socket, err := control.Listen(control.Path(host.Namespace))
+	if err != nil { // nobody can watch it there, and it does its work
+		host.Emit(event.Event{Time: time.Now(), Event: event.Warning, Detail: err.Error()})
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		if err := server.Serve(ctx, socket, at); err != nil {
+			host.Emit(event.Event{Time: time.Now(), Event: event.Warning, Detail: "it cannot be watched any more: " + err.Error()})
+		}
+	})
+	name, err := os.Hostname()
+	if err != nil {
+		name = "unknown"
+	}
+	people := notify.FromConfig(s.setup.Config, notify.Options{Last: lastWords, Warn: func(target string, givenUp bool, err error) {
+		what := "a message to %s is tried again: %v"
+		if givenUp {
+			what = "a message to %s is given up: %v"
+		}
+		host.Emit(event.Event{Time: time.Now(), Event: event.Warning, Detail: fmt.Sprintf(what, target, err)})
+	}})
+	watching.Go(func() { people.Run(ctx) })
+	n := newNotifier(func() (int, error) {
+		all, err := s.dir.Stamps()
+		return len(all), err
+	})
+	defer context.AfterFunc(ctx, n.stopping)()
+	return (&supervise.Supervisor{
+		Namespace: host.Namespace, Host: &host, Goals: s.dir, Events: host.Engine.Events, Emit: host.Emit,
+		HostName: name, Tell: people, Log: s.history,
+		Ready: func() { n.ready(time.Now()) },
+		Beat: func() {
+			pulse.Beat()
+			n.beat(time.Now())
+		},
+		Late: m.Late,
+	}).Run(ctx)
+}
+
+// status is what service status says, with the definitions as they are now.
+func (s supervisor) status(ctx context.Context, ids []string) ([]converge.Status, error) {
+	dir := s.setup.Config.ServicesDir
+	set, err := spec.LoadServices(os.DirFS(dir), dir)
+	if err != nil {
+		return nil, err
+	}
+	host := *s.host
+	host.Definitions = set
+	all, err := host.Status(ctx, ids...)
+	if all == nil {
+		all = []converge.Status{}
+	}
+	return all, err
+}
