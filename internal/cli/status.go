@@ -183,8 +183,16 @@ func instanceTable(is []converge.InstanceStatus, now time.Time) *display.Table {
 			display.Cell{Text: i.Address}, display.Cell{Text: i.Route}, display.Cell{Text: flight},
 			display.Cell{Text: restarts}, display.Cell{Text: i.Name},
 		)
-		if i.Cause != "" && i.Health != "healthy" {
-			t.Note(display.Dim, i.Cause)
+		cause := i.Cause
+		if !i.NextTry.IsZero() {
+			when := "its slot is filled at the next look"
+			if i.NextTry.After(now) {
+				when = "its slot is filled again at " + i.NextTry.Local().Format(time.TimeOnly)
+			}
+			cause += "; " + when
+		}
+		if cause != "" && i.Health != "healthy" {
+			t.Note(display.Dim, strings.TrimPrefix(cause, "; "))
 		}
 	}
 	return t

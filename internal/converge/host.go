@@ -158,9 +158,12 @@ type InstanceStatus struct {
 	Address   string    `json:"address,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
 	Restarts  int       `json:"restarts,omitempty"`
-	Memory    int64     `json:"memory,omitempty"`       // bytes
-	Limit     int64     `json:"memory_limit,omitempty"` // bytes; 0: none
-	CPU       float64   `json:"cpu"`                    // processors in use, 0.5 is half of one
+	// NextTry is when its slot, which has no live instance, is filled again: by
+	// the supervisor, or by a command. Zero: that is not due.
+	NextTry time.Time `json:"next_try,omitzero"`
+	Memory  int64     `json:"memory,omitempty"`       // bytes
+	Limit   int64     `json:"memory_limit,omitempty"` // bytes; 0: none
+	CPU     float64   `json:"cpu"`                    // processors in use, 0.5 is half of one
 	// CPUTime is what it has used of processors since its start; 0: unknown.
 	CPUTime time.Duration `json:"-"`
 

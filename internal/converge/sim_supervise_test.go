@@ -13,11 +13,12 @@ import (
 // wakes them: by events, by goals that change, and by time.
 func supervised(ctx context.Context, h *Host, hist history) error {
 	var tending sync.WaitGroup
-	turn := make(chan struct{}, 1)
 	errs := make([]error, len(hist.services))
 	for n, s := range hist.services {
 		look := make(chan struct{}, 1)
-		feed := Feed{Events: make(chan engine.Event, 64), Look: look, Starts: make(chan struct{}, 2), Recycle: turn}
+		// Room for all and a turn for each: who comes first at one instant would
+		// be chance, and no history could be played again.
+		feed := Feed{Events: make(chan engine.Event, 64), Look: look, Starts: make(chan struct{}, 100), Recycle: make(chan struct{}, 1)}
 		wake := func() {
 			select {
 			case look <- struct{}{}:

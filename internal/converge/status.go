@@ -11,6 +11,7 @@ import (
 	"conductor/internal/engine"
 	"conductor/internal/goal"
 	"conductor/internal/health"
+	"conductor/internal/plan"
 	"conductor/internal/proxy"
 	"conductor/internal/spec"
 	"conductor/internal/state"
@@ -173,6 +174,9 @@ func (h *Host) status(id string, g goal.Goal, s *snapshot) Status {
 	if st.Instances == nil {
 		st.Instances = []InstanceStatus{}
 	}
+	if g.Running && g.Current != nil {
+		nextTries(st.Instances, g.Current.Short())
+	}
 	slices.SortFunc(st.Instances, func(a, b InstanceStatus) int {
 		if a.Slot != b.Slot {
 			return a.Slot - b.Slot
@@ -180,6 +184,30 @@ func (h *Host) status(id string, g goal.Goal, s *snapshot) Status {
 		return b.Started.Compare(a.Started)
 	})
 	return st
+}
+
+// nextTries fills in when slots without a live instance are filled again.
+func nextTries(is []InstanceStatus, release string) {
+	last := map[int]*InstanceStatus{} // by slot
+	for n := range is {
+		i := &is[n]
+		switch l := last[i.Slot]; {
+		case i.Release != release:
+		case i.State == string(engine.Running) || i.State == string(engine.Created):
+			last[i.Slot] = &InstanceStatus{Started: i.Started.AddDate(100, 0, 0)} // it is filled
+		case l == nil || i.Started.After(l.Started):
+			last[i.Slot] = i
+		}
+	}
+	for _, i := range last {
+		if i.State == "" || i.Started.IsZero() {
+			continue
+		}
+		i.NextTry = i.Started
+		if i.Restarts > 0 {
+			i.NextTry = i.Started.Add(plan.RestartInterval)
+		}
+	}
 }
 
 // notes say what a person should know about the service.

@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -37,7 +36,13 @@ func (d *Dir) Address(ctx context.Context, subnet netip.Prefix, used map[netip.A
 	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &f) != nil {
 		f.Last = nil
 	}
-	addr, err := NextAddress(subnet, f.Last[subnet.Masked()], used)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := f.Last[subnet.Masked()]
+	if own, ok := d.last[subnet.Masked()]; ok {
+		last = own
+	}
+	addr, err := NextAddress(subnet, last, used)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -49,9 +54,15 @@ func (d *Dir) Address(ctx context.Context, subnet netip.Prefix, used map[netip.A
 	if err == nil {
 		err = replaceFile(path, append(b, '\n'))
 	}
-	if err != nil {
-		return netip.Addr{}, hostError(d.path, fmt.Errorf("write the cursor of addresses: %w", err))
+	if err == nil {
+		delete(d.last, subnet.Masked())
+		return addr, nil
 	}
+	// A disk that is full keeps nothing from being started.
+	if d.last == nil {
+		d.last = map[netip.Prefix]netip.Addr{}
+	}
+	d.last[subnet.Masked()] = addr
 	return addr, nil
 }
 

@@ -3,9 +3,11 @@ package state
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"syscall"
 
 	"conductor/internal/atomicfile"
@@ -20,6 +22,9 @@ type Dir struct {
 	BootFile string
 
 	path string
+
+	mu   sync.Mutex
+	last map[netip.Prefix]netip.Addr // handed out last, where that could not be written
 }
 
 // Open makes the folder and what is needed in it, where it is not there yet.

@@ -45,11 +45,15 @@ func TestDir_FullDiskChangesNothing(t *testing.T) {
 	changed := statetest.Goal("shop")
 	changed.Epoch++
 	_, key := d.Key()
-	_, address := d.Address(t.Context(), mustPrefix("10.9.0.0/24"), nil)
+	first, err := d.Address(t.Context(), mustPrefix("10.9.0.0/24"), nil)
+	must(t, err)
+	if other, err := d.Address(t.Context(), mustPrefix("10.9.0.0/24"), nil); err != nil || other == first {
+		t.Errorf("addresses on a full disk: %s, then %s, %v", first, other, err)
+	}
 	_, reopen := state.Open(filepath.Join(path, "other"))
 	for name, err := range map[string]error{
 		"PutGoal": d.PutGoal(changed), "PutGoal of a new service": d.PutGoal(statetest.Goal("new")),
-		"PutRoutes": d.PutRoutes(state.Routes{}), "Key": key, "Address": address,
+		"PutRoutes": d.PutRoutes(state.Routes{}), "Key": key,
 	} {
 		if !errors.Is(err, fault.ErrHost) || !strings.Contains(fault.Hint(err), "free space") {
 			t.Errorf("%s: %v (%s), want fault.ErrHost that says to free space", name, err, fault.Hint(err))

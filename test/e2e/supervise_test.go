@@ -338,6 +338,27 @@ func TestSupervise_SurvivesKills(t *testing.T) {
 	}
 }
 
+// The disk with Conductor's state is full: what dies is replaced all the same,
+// and what could not be written down is when there is room.
+func TestSupervise_DiskFull(t *testing.T) {
+	t.Parallel()
+	e := New(t)
+	e.smallState(2 << 20)
+	e.Images("v1")
+	addr := e.Web("shop", nil)
+	e.Upgrade("shop", "v1").Want(0)
+	e.Start("supervise")
+	e.serves("shop", 2)
+	free := e.fillState()
+	e.restored("shop", 2, e.killOne("shop"))
+	wantServes(t, addr, "v1") // by the other one
+	free()
+	e.serves("shop", 2)
+	e.restored("shop", 2, e.killOne("shop"))
+	e.serves("shop", 2)
+	e.Conductor("service", "history", "--id", "shop").Want(0, "supervisor")
+}
+
 // nginx is killed, and its file is deleted and edited by hand: what is
 // Conductor's own is put right.
 func TestSupervise_PutsTheProxyRight(t *testing.T) {
