@@ -132,7 +132,7 @@ func (l *loop) run(ctx context.Context) error {
 				continue
 			}
 		}
-		l.wait(done, l.wakeAt(out))
+		l.wait(done, l.wakeAt(out, relist))
 	}
 }
 
@@ -292,9 +292,10 @@ func (l *loop) start(steps []plan.Step, now time.Time) int {
 	return n
 }
 
-// wakeAt is the earliest time at which something changes by itself.
-func (l *loop) wakeAt(out plan.Output) time.Time {
-	at := time.Now().Add(relist)
+// wakeAt is the earliest time at which something changes by itself, so much
+// later at most.
+func (l *loop) wakeAt(out plan.Output, most time.Duration) time.Time {
+	at := time.Now().Add(most)
 	if !out.LookAt.IsZero() && out.LookAt.Before(at) {
 		at = out.LookAt
 	}

@@ -136,7 +136,7 @@ func (t *tender) pass(ctx context.Context) (again time.Time, err error) {
 	if t.feed.Settled != nil {
 		t.feed.Settled(len(out.Steps) == 0 && len(out.Waiting) == 0)
 	}
-	return t.next(out), nil
+	return t.wakeAt(out, slowPass), nil
 }
 
 func (t *tender) decide(next func(plan.Input) plan.Output) (plan.Input, plan.Output, error) {
@@ -198,27 +198,13 @@ func (t *tender) act(ctx context.Context) (in plan.Input, out plan.Output, err e
 		if t.start(out.Steps, in.Now) == 0 && len(t.doing) == 0 {
 			break
 		}
-		t.wait(ctx.Done(), t.wakeAt(out))
+		t.wait(ctx.Done(), t.wakeAt(out, relist))
 	}
 	t.settled = len(out.Steps) == 0 && len(out.Waiting) == 0
 	if err := t.tidy(ctx, was, was, t.loop, false); err != nil || !t.goal.Removing || !t.settled {
 		return in, out, err
 	}
 	return in, out, t.forget(ctx, t.goal)
-}
-
-// next is when to look again though nothing is heard.
-func (t *tender) next(out plan.Output) time.Time {
-	at := time.Now().Add(slowPass)
-	if !out.LookAt.IsZero() && out.LookAt.Before(at) {
-		at = out.LookAt
-	}
-	for _, s := range out.Steps {
-		if h, ok := t.held[s.Key()]; ok && h.until.Before(at) {
-			at = h.until
-		}
-	}
-	return at
 }
 
 // idle returns when there is something new to see, or at the given time.

@@ -32,6 +32,17 @@ type Dockerd struct {
 	done   chan struct{}
 }
 
+// newWithEngine sets an installation up that has an engine of its own.
+func newWithEngine(t testing.TB) (*Env, *Dockerd) {
+	t.Helper()
+	// The installation's folder must outlive the engine below it.
+	dir := filepath.Join(os.TempDir(), newNamespace())
+	must(t, os.Mkdir(dir, 0o755))
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	d := newDockerd(t, filepath.Join(dir, "dockerd"))
+	return newAt(t, d.Engine), d
+}
+
 // newDockerd starts an engine of its own below dir. It ends with the test.
 func newDockerd(t testing.TB, dir string) *Dockerd {
 	t.Helper()

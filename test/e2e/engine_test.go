@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 )
 
@@ -12,12 +10,7 @@ import (
 // and the next run converges.
 func TestEngine_RestartedDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
-	// The installation's folder must outlive the engine below it.
-	dir := filepath.Join(os.TempDir(), newNamespace())
-	must(t, os.Mkdir(dir, 0o755))
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	d := newDockerd(t, filepath.Join(dir, "dockerd"))
-	e := newAt(t, d.Engine)
+	e, d := newWithEngine(t)
 	e.Images("v1", "v2")
 	addr := e.Web("shop", nil)
 	e.Upgrade("shop", "v1").Want(0)
@@ -53,11 +46,7 @@ func TestEngine_RestartedDuringAnUpgrade(t *testing.T) {
 // says otherwise, and converge brings all back.
 func TestEngine_Gone(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(os.TempDir(), newNamespace())
-	must(t, os.Mkdir(dir, 0o755))
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	d := newDockerd(t, filepath.Join(dir, "dockerd"))
-	e := newAt(t, d.Engine)
+	e, d := newWithEngine(t)
 	e.Images("v1", "v2")
 	addr := e.Web("shop", nil)
 	e.Upgrade("shop", "v1").Want(0)

@@ -4,9 +4,7 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -85,11 +83,7 @@ func TestRun_EngineKilled(t *testing.T) {
 // engineRestarted ends a private dockerd under a run, and starts it again.
 func engineRestarted(t *testing.T, end func(*Dockerd)) Run {
 	t.Helper()
-	dir := filepath.Join(os.TempDir(), newNamespace())
-	must(t, os.Mkdir(dir, 0o755))
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	d := newDockerd(t, filepath.Join(dir, "dockerd"))
-	e := newAt(t, d.Engine)
+	e, d := newWithEngine(t)
 	e.shellService("shop", nil, "v1")
 	p := e.start(run("shop", "v1", sh("echo begun; exec sleep 1000")...))
 	p.says(t, "begun")

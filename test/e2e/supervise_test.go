@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -395,11 +394,7 @@ func TestSupervise_PutsTheProxyRight(t *testing.T) {
 // told in one message.
 func TestSupervise_EngineGone(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(os.TempDir(), newNamespace())
-	must(t, os.Mkdir(dir, 0o755))
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	d := newDockerd(t, filepath.Join(dir, "dockerd"))
-	e := newAt(t, d.Engine)
+	e, d := newWithEngine(t)
 	e.Images("v1")
 	addr := e.Web("shop", nil)
 	e.Web("blog", Def{"replicas": "1"})
