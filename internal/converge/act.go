@@ -369,6 +369,11 @@ func (a action) examine(ctx context.Context) health.Diagnosis {
 	d := health.Diagnosis{Summary: a.step.Cause}
 	if a.step.Instance != "" {
 		c, err := a.Engine.Inspect(ctx, a.step.ID)
+		late := a.target.Memory > 0 && c.State == engine.Exited && c.ExitCode == codeKilled
+		for deadline := c.FinishedAt.Add(lateNews); err == nil && late && !c.OOMKilled && time.Now().Before(deadline); {
+			time.Sleep(20 * time.Millisecond)
+			c, err = a.Engine.Inspect(ctx, a.step.ID)
+		}
 		if err == nil {
 			c.Error = firstOf(c.Error, a.instance.Broken)
 			d = health.Diagnose(ctx, a.Engine, a.target, a.health, a.last, c)

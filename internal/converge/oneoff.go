@@ -24,8 +24,8 @@ const (
 	codeKilled    = 137 // by SIGKILL
 )
 
-// lateNews is how long the engine may take to tell that a run, which was
-// killed, was killed for its memory.
+// lateNews is how long the engine may take to tell that what was killed was
+// killed for its memory.
 const lateNews = time.Second
 
 // oneOff is a run under way.

@@ -256,11 +256,17 @@ func (t *tender) matters(p probed) bool {
 }
 
 // explain tells why instances ended or are sick, once each, with what they said
-// last. Their containers stay until the next one of the slot has ended.
+// last. Their containers stay until the next one of the slot has ended. What a
+// command stops is no news.
 func (t *tender) explain(in plan.Input, out plan.Output) {
+	g := t.goal
+	if !g.Running || g.Candidate != nil {
+		return
+	}
 	for _, tr := range out.Trouble {
 		for _, i := range in.Instances {
-			if i.Name != tr.Instance || t.told[i.ID] || !i.FinishedAt.IsZero() && i.FinishedAt.Before(t.from) {
+			if i.Name != tr.Instance || t.told[i.ID] || !i.FinishedAt.IsZero() && i.FinishedAt.Before(t.from) ||
+				!i.FinishedAt.IsZero() && i.StartedAt.Before(g.Resume) {
 				continue
 			}
 			t.told[i.ID] = true

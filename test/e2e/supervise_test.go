@@ -184,6 +184,17 @@ func TestSupervise_StopIsStop(t *testing.T) {
 	e.stays("shop", 0)
 	e.Do("service", "start", "--id", "shop")
 	e.serves("shop", 2)
+	var done []struct{ Verb, Error string }
+	must(t, json.Unmarshal([]byte(e.Conductor("--output", "json", "service", "history", "--id", "shop").Want(0).Stdout), &done))
+	replaced := 0
+	for _, op := range done {
+		if op.Verb == "replace" {
+			replaced++
+		}
+	}
+	if replaced != 2 { // what was killed, and not what was stopped
+		t.Errorf("%d replacements are in the history, want 2: %+v", replaced, done)
+	}
 
 	p.Signal(syscall.SIGINT)
 	p.Wait().Want(0)

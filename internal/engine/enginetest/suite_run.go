@@ -200,7 +200,11 @@ func testOOM(b *bench) {
 	if code := b.wait(id); code != 137 {
 		b.Errorf("exit code %d, want 137", code)
 	}
-	if got := b.inspect(id); !got.OOMKilled || got.State != engine.Exited {
+	got := b.inspect(id)
+	for deadline := time.Now().Add(5 * time.Second); !got.OOMKilled && time.Now().Before(deadline); got = b.inspect(id) {
+		time.Sleep(10 * time.Millisecond) // it may be told a moment after the end
+	}
+	if !got.OOMKilled || got.State != engine.Exited {
 		b.Errorf("container killed for its memory: %+v", got)
 	}
 }
