@@ -59,6 +59,35 @@ start_host() {
 # up: engine and nginx answer.
 up() { h docker info && h curl -s http://127.0.0.1/; }
 
+# note_hierarchies notes which hierarchies of control groups this machine has.
+# They are the kernel's: systemd, and an engine that begins beside it, have it
+# make more, also from inside a container. Where one is left that is mounted
+# nowhere, this machine's engine hears no more of containers without memory.
+note_hierarchies() {
+  hierarchies >"$tmp/hierarchies"
+  cgroup_folders >"$tmp/cgroup-folders"
+}
+cgroup_folders() { find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -printf '%f\n' | sort; }
+hierarchies() { cut -d: -f2 /proc/self/cgroup | sort; }
+
+# restore_hierarchies takes those away that have come since.
+restore_hierarchies() {
+  [ -e "$tmp/hierarchies" ] || return 0
+  local f at=$tmp/hierarchy
+  mkdir -p "$at"
+  mount -o remount,rw /sys/fs/cgroup 2>/dev/null || true # systemd makes it read-only
+  for f in $(cgroup_folders | comm -13 "$tmp/cgroup-folders" -); do
+    umount "/sys/fs/cgroup/$f" 2>/dev/null || true
+    rmdir "/sys/fs/cgroup/$f" 2>/dev/null || rm -f "/sys/fs/cgroup/$f"
+  done
+  hierarchies | comm -13 "$tmp/hierarchies" - | while read -r f; do
+    [ -n "$f" ] || continue
+    mount -t cgroup -o "$([[ $f = name=* ]] && echo none,)$f" cgroup "$at" || continue
+    find "$at" -mindepth 1 -depth -type d -exec rmdir {} + || true
+    umount "$at"
+  done
+}
+
 # clean_up takes away all hosts, and the control groups of the containers that
 # they had, which nobody is left to remove.
 clean_up() {
@@ -70,6 +99,7 @@ clean_up() {
   for c in $inner; do
     find /sys/fs/cgroup -depth -type d -path "*/docker/$c*" -exec rmdir {} + || return
   done
+  restore_hierarchies || return
   if docker image inspect "$name:1" >/dev/null 2>&1; then docker rmi "$name:1" >/dev/null || return; fi
   rm -rf "$tmp"
 }
