@@ -41,8 +41,8 @@ type History struct {
 }
 
 // retryAfter is how long a history that failed is left alone: a command ends
-// before that, a supervisor finds it repaired one day.
-const retryAfter = time.Minute
+// before that, a supervisor finds it repaired soon.
+const retryAfter = 10 * time.Second
 
 // OpenHistory returns the history in the file at path. Nothing is opened
 // before it is needed. warn is told, once, when the history cannot be kept,

@@ -309,8 +309,8 @@ func TestGoal_BeforeRunsOnce(t *testing.T) {
 func TestGoal_Job(t *testing.T) {
 	t.Parallel()
 	e := New(t)
-	e.Images("v1", "v2")
-	e.Service("report", flow(Def{"kind": "job", "image": e.Repo(), "command": "[/app, migrate]"}))
+	e.jobs("v1", "v2")
+	e.Service("report", flow(Def{"kind": "job", "image": e.Repo()}))
 	for _, v := range []string{"v1", "v2"} {
 		r := e.Upgrade("report", v).Want(0)
 		if r.Find("created") != nil || r.Find("committed") == nil {

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // Engine is a container engine at a unix socket.
@@ -122,9 +123,16 @@ func (e *Engine) Containers(ctx context.Context, labels ...string) ([]Container,
 	return cs, err
 }
 
-// RemoveContainer kills and removes a container with its volumes.
+// RemoveContainer kills and removes a container with its volumes. Where somebody
+// else is removing it, it waits for that.
 func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
-	return gone(e.Do(ctx, "DELETE", "/containers/"+id, url.Values{"force": {"1"}, "v": {"1"}}, nil, nil))
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := gone(e.Do(ctx, "DELETE", "/containers/"+id, url.Values{"force": {"1"}, "v": {"1"}}, nil, nil))
+		se, ok := err.(*StatusError)
+		if !ok || se.Status != http.StatusConflict || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // Network is a network of the engine.
