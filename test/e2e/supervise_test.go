@@ -32,8 +32,18 @@ func (e *Env) killOne(id string) string {
 	if len(cs) == 0 {
 		e.t.Fatalf("%s has no live instance", id)
 	}
-	must(e.t, syscall.Kill(e.Inspect(cs[0].ID).PID, syscall.SIGKILL))
+	if !e.sigkill(cs[0].ID) {
+		e.t.Fatalf("%s has ended by itself", cs[0].Name())
+	}
 	return cs[0].ID
+}
+
+// sigkill kills the process of a container; false: it has none any more, and
+// process 0 would be this test with all that runs beside it.
+func (e *Env) sigkill(id string) bool {
+	e.t.Helper()
+	pid := e.Inspect(id).PID
+	return pid > 1 && syscall.Kill(pid, syscall.SIGKILL) == nil
 }
 
 // restored waits until n instances run, none of them gone.
@@ -329,7 +339,7 @@ func TestSupervise_SurvivesKills(t *testing.T) {
 	p := e.Start("supervise")
 	for range repeat(10, 100) {
 		if cs := e.live("shop"); len(cs) > 0 && rand.IntN(2) == 0 {
-			_ = syscall.Kill(e.Inspect(cs[rand.IntN(len(cs))].ID).PID, syscall.SIGKILL) // it may be gone
+			e.sigkill(cs[rand.IntN(len(cs))].ID) // it may be gone
 		}
 		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond) // when it is killed is chance
 		p.Signal(syscall.SIGKILL)
