@@ -268,6 +268,10 @@ func TestControl_ListensWhereItIsAsked(t *testing.T) {
 	}
 	// A loop that stands still does not answer that it is alive.
 	must(t, syscall.Kill(p.PID(), syscall.SIGSTOP))
+	eventually(t, 5*time.Second, "it stands still", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+		return err == nil && strings.Contains(string(stat), ") T ")
+	})
 	c.Timeout = 200 * time.Millisecond
 	if r, err := c.Get("http://" + addr + "/healthz"); err == nil {
 		r.Body.Close()
