@@ -148,7 +148,7 @@ func TestSimulation_FindsBrokenPlanners(t *testing.T) {
 				out.Waiting = nil
 			}
 			out.Steps = kept
-		}), 6, ""}, // an instance is left, or a candidate waits for one to go
+		}), 6, "is left"},
 		{"no crontab is installed", saying(func(_ plan.Input, out *plan.Output) {
 			out.Steps = slices.DeleteFunc(out.Steps, func(s plan.Step) bool { return s.Do == plan.Cron })
 		}), 6, "the crontab is"},
