@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"conductor/internal/converge"
 	"conductor/internal/display"
 	"conductor/internal/event"
+	"conductor/internal/fault"
 )
 
 // one runs a verb of one service and shows it.
@@ -35,6 +37,7 @@ func (a *app) act(ctx context.Context, verb func(context.Context, Core) ([]conve
 	if err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, func() { a.interrupted(ctx) })()
 	outcomes, err := verb(ctx, p.Core)
 	if err != nil {
 		if len(outcomes) > 0 {
@@ -58,6 +61,14 @@ func (a *app) act(ctx context.Context, verb func(context.Context, Core) ([]conve
 		a.say("no services: nothing to do")
 	}
 	return nil
+}
+
+// interrupted says why a verb that was told to end has not ended yet: it may
+// wait as long as the requests of an old release take.
+func (a *app) interrupted(ctx context.Context) {
+	if errors.Is(context.Cause(ctx), fault.ErrInterrupted) && a.output.mode != display.Quiet {
+		fmt.Fprintln(a.stderr, "conductor: interrupted: coming to a clean end. A second time leaves at once, and the next command goes on from there")
+	}
 }
 
 // tally counts what the events of each service tell, for the summary.

@@ -139,7 +139,7 @@ type Proc struct {
 	cmd   *exec.Cmd
 	begun time.Time
 	out   bytes.Buffer // read after done
-	err   bytes.Buffer
+	err   shared
 	done  chan struct{}
 	took  time.Duration
 	stdin io.Reader
@@ -309,18 +309,22 @@ func (p *Proc) Wait() Run {
 	return r
 }
 
-// pending says whether a signal was sent that it has not taken yet.
-func (p *Proc) pending() bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		if set, ok := strings.CutPrefix(line, "ShdPnd:"); ok {
-			return strings.Trim(strings.TrimSpace(set), "0") != ""
-		}
-	}
-	return false
+// shared is what is written while somebody reads.
+type shared struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *shared) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 // peak is the most memory that it has held so far, in bytes; 0: unknown.
