@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"conductor/internal/cli"
+	"conductor/internal/control"
 	"conductor/internal/converge"
 	"conductor/internal/crond"
 	"conductor/internal/engine/docker"
@@ -68,7 +69,7 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		User:        s.User,
 		Code:        cli.Code,
 	}
-	parts.Core = host
+	parts.Core = watchedHost{host, control.Client{Path: control.Path(c.Namespace), As: goesBy(s)}}
 	parts.Supervise = supervisor{s, dir, history, host}.run
 	parts.Supervisor = func() (int, time.Time) {
 		h, _ := dir.Supervisor()

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -52,6 +54,7 @@ func (s supervisor) run(ctx context.Context, address string) error {
 	pulse := &control.Pulse{Within: standstill}
 	server := &control.Server{
 		Status:  func(ctx context.Context, ids []string) (any, error) { return s.status(ctx, ids) },
+		As:      goesBy(s.setup),
 		Metrics: m.Handler(),
 		Alive:   pulse.Alive,
 	}
@@ -124,4 +127,28 @@ func (s supervisor) status(ctx context.Context, ids []string) ([]converge.Status
 		all = []converge.Status{}
 	}
 	return all, err
+}
+
+// watchedHost is a host whose supervisor is asked where there is one.
+type watchedHost struct {
+	*converge.Host
+	supervisor control.Client
+}
+
+// Status has the supervisor look, which probes all instances anyway, and looks
+// itself where none answers for this program and configuration.
+func (w watchedHost) Status(ctx context.Context, ids ...string) ([]converge.Status, error) {
+	var all []converge.Status
+	if w.supervisor.Status(ctx, &all, ids...) {
+		return all, nil
+	}
+	return w.Host.Status(ctx, ids...)
+}
+
+// goesBy is a digest of all that decides what a status says but for what is on
+// the host.
+func goesBy(s cli.Setup) string {
+	// Marshalling fails for no configuration that was read.
+	config, _ := json.Marshal(s.Config)
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %s %s", s.Version, s.Commit, config)))
 }

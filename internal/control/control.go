@@ -39,6 +39,9 @@ type Server struct {
 	// Status tells how the services are, none named: all, in the form in which
 	// `service status --output json` prints it.
 	Status func(ctx context.Context, ids []string) (any, error)
+	// As names what Status goes by: a client that names something else is
+	// refused. Who names nothing is answered.
+	As string
 	// Metrics are in Prometheus' form.
 	Metrics http.Handler
 	// Alive tells whether the supervisor's loop goes on.
@@ -114,7 +117,12 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 
 // status answers with the services that ?id= names, or with all.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	all, err := s.Status(r.Context(), r.URL.Query()["id"])
+	query := r.URL.Query()
+	if as := query.Get("as"); as != "" && as != s.As {
+		http.Error(w, "this supervisor has another version or configuration", http.StatusConflict)
+		return
+	}
+	all, err := s.Status(r.Context(), query["id"])
 	code := http.StatusOK
 	if err != nil {
 		code = http.StatusInternalServerError

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,7 @@ func serve(t *testing.T) *watched {
 			}
 			return append([]string{"<all>"}, ids...), nil
 		},
+		As:      "v1",
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "metrics 1") }),
 		Alive:   w.alive.Load,
 	}
@@ -391,5 +393,51 @@ func TestServer_WithoutListeners(t *testing.T) {
 	s.public().ServeHTTP(w, httptest.NewRequest("GET", "/v1/status", nil))
 	if w.Code != 404 {
 		t.Error(w.Code)
+	}
+}
+
+func TestClient_AsksTheSupervisor(t *testing.T) {
+	w := serve(t)
+	ask := func(c Client, ids ...string) (all []string, ok bool) {
+		ok = c.Status(t.Context(), &all, ids...)
+		return all, ok
+	}
+	mine := Client{Path: w.path, As: "v1"}
+	if all, ok := ask(mine, "shop", "a&b=c"); !ok || !slices.Equal(all, []string{"<all>", "shop", "a&b=c"}) {
+		t.Errorf("%q, %v", all, ok)
+	}
+	for what, of := range map[string]struct {
+		Client
+		id string
+	}{
+		"another version":    {Client{Path: w.path, As: "v2"}, "shop"},
+		"nobody is there":    {Client{Path: w.path + ".other", As: "v1"}, "shop"},
+		"it fails":           {mine, "broken"},
+		"an unknown service": {mine, "nobody"},
+	} {
+		if all, ok := ask(of.Client, of.id); ok {
+			t.Errorf("%s: answered with %q", what, all)
+		}
+	}
+	var other map[string]int
+	if mine.Status(t.Context(), &other) {
+		t.Errorf("an answer of another form: %v", other)
+	}
+}
+
+// A stopped supervisor still has its socket, and takes connections.
+func TestClient_DoesNotWaitForLong(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	begun := time.Now()
+	if (Client{Path: path, As: "v1"}).Status(t.Context(), &struct{}{}) {
+		t.Error("answered by nobody")
+	}
+	if took := time.Since(begun); took < answerWithin || took > answerWithin+2*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"reflect"
@@ -202,27 +203,50 @@ func conventional(t *testing.T, text string) {
 	}
 }
 
-// What the socket says of the services is what the command says, also of
-// definitions that have come or changed since the supervisor began.
+// What the socket says of the services is what the command says, who asks
+// there, and also what it sees itself where nobody answers: of definitions that
+// have come or changed since the supervisor began, too.
 func TestControl_StatusIsTheCommands(t *testing.T) {
 	t.Parallel()
 	e, _ := serving(t, Def{"replicas": "2"})
-	e.supervised()
+	p := e.supervised()
 	e.Web("blog", nil)
 	e.serves("shop", 2)
-	for _, ids := range [][]string{nil, {"shop"}, {"blog", "shop"}} {
-		args, query := []string{"--output", "json", "service", "status"}, ""
+	type answers struct{ socket, asked []map[string]any }
+	said := map[string]answers{}
+	command := func(ids []string) Run {
+		args := []string{"--output", "json", "service", "status"}
 		for _, id := range ids {
-			args, query = append(args, "--id", id), query+"&id="+id
+			args = append(args, "--id", id)
 		}
-		said := steady(t, e.Conductor(args...).Want(0).Stdout)
-		if got := steady(t, e.fetch(e.control(), "http://conductor/v1/status?"+query, 200)); !reflect.DeepEqual(got, said) {
-			t.Errorf("of %v the socket says\n%v\nand the command\n%v", ids, got, said)
-		}
+		return e.Conductor(args...).Want(0)
+	}
+	which := [][]string{nil, {"shop"}, {"blog", "shop"}}
+	for _, ids := range which {
+		query := url.Values{"id": ids}.Encode()
+		said[fmt.Sprint(ids)] = answers{steady(t, e.fetch(e.control(), "http://conductor/v1/status?"+query, 200)), steady(t, command(ids).Stdout)}
 	}
 	text := e.fetch(e.control(), "http://conductor/v1/status?id=nobody", 404)
 	if !strings.Contains(text, "nobody") || !strings.Contains(text, `"error"`) {
 		t.Error(text)
+	}
+	e.fetch(e.control(), "http://conductor/v1/status?as=another", 409)
+	e.Conductor("service", "status", "--id", "nobody").Want(3, "nobody")
+
+	// A stopped process takes connections, and answers nothing.
+	must(t, syscall.Kill(p.PID(), syscall.SIGSTOP))
+	defer syscall.Kill(p.PID(), syscall.SIGCONT)
+	for _, ids := range which {
+		r := command(ids)
+		if r.Took < 3*time.Second {
+			t.Errorf("the supervisor was not asked: %s", r)
+		}
+		s := said[fmt.Sprint(ids)]
+		for who, got := range map[string][]map[string]any{"socket": s.socket, "command that asks there": s.asked} {
+			if alone := steady(t, r.Stdout); !reflect.DeepEqual(got, alone) {
+				t.Errorf("of %v the %s says\n%v\nand the command alone\n%v", ids, who, got, alone)
+			}
+		}
 	}
 }
 
