@@ -435,3 +435,47 @@ func TestSupervise_EngineGone(t *testing.T) {
 		t.Errorf("%d warnings, want one: %s", n, r)
 	}
 }
+
+// Everything has died, as after a boot: services come back after those that
+// they depend on, and each by itself.
+func TestSupervise_BringsServicesBackInOrder(t *testing.T) {
+	t.Parallel()
+	e := New(t)
+	e.Image("v1", "HEALTH_DELAY=1s")
+	order := []string{"database", "cache", "shop"} // not the alphabet's
+	for n, id := range order {
+		def := Def{"replicas": "2"}
+		if n > 0 {
+			def["depends_on"] = "[" + order[n-1] + "]"
+		}
+		e.Web(id, def)
+	}
+	for _, id := range order {
+		e.Upgrade(id, "v1").Want(0)
+	}
+	for _, id := range order {
+		e.killed(id, 1)
+		e.killed(id, 0)
+	}
+	p := e.Start("supervise")
+	for _, id := range order {
+		e.restored(id, 2)
+		e.serves(id, 2)
+	}
+	p.Signal(syscall.SIGTERM)
+	r := p.Wait().Want(0)
+	for n, id := range order[1:] {
+		before, after := -1, -1
+		for i, ev := range r.Events {
+			if ev.Service == order[n] && ev.Event == "healthy" && before < 0 {
+				before = i
+			}
+			if ev.Service == id && ev.Event == "created" && after < 0 {
+				after = i
+			}
+		}
+		if before < 0 || after < before {
+			t.Errorf("%s was begun (event %d) before %s was healthy (event %d): %s", id, after, order[n], before, r)
+		}
+	}
+}
