@@ -29,14 +29,24 @@ const (
 	Committed   Name = "committed"   // the candidate is the current release now
 	Scheduled   Name = "scheduled"   // the crontab is installed
 	Unscheduled Name = "unscheduled" // the crontab is taken away
-	Note        Name = "note"        // something a person should know
-	Warning     Name = "warning"     // something a person should look at
+
+	Shipped   Name = "shipped"   // a host has the image
+	Tested    Name = "tested"    // the test command has passed
+	Migrated  Name = "migrated"  // the fleet's migration is done
+	Withdrawn Name = "withdrawn" // the balancer sends a host nothing new
+	Upgraded  Name = "upgraded"  // a host runs the revision
+	Verified  Name = "verified"  // a host answers from outside
+	Admitted  Name = "admitted"  // the balancer sends a host requests
+
+	Note    Name = "note"    // something a person should know
+	Warning Name = "warning" // something a person should look at
 )
 
 // Event is one thing that happened. Its JSON form is part of the contract.
 type Event struct {
 	Time      time.Time `json:"time"`
 	Event     Name      `json:"event"`
+	Host      string    `json:"host,omitempty"` // of a fleet
 	Service   string    `json:"service,omitempty"`
 	Revision  string    `json:"revision,omitempty"`
 	Instance  string    `json:"instance,omitempty"`  // container name

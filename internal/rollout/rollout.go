@@ -165,6 +165,9 @@ func (d *decision) look() {
 	if d.Refused != "" {
 		d.halt = d.Refused
 	}
+	if !slices.ContainsFunc(d.Hosts, func(h Host) bool { return !h.serves() }) {
+		d.Tested = true // nothing would come of it
+	}
 }
 
 func (d *decision) step(do Do, cause string, hosts ...string) {

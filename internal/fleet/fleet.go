@@ -1,0 +1,161 @@
+// Package fleet brings a revision of a service to the hosts of a fleet. It is
+// the loop of internal/converge one level up: look at all hosts and at the
+// balancer, have internal/rollout decide, do the steps, look again. What is
+// done on a host is done by that host's own conductor.
+//
+// It keeps nothing between two deploys: a deploy that was cut off is continued
+// by the next one from what the hosts and the balancer say.
+//
+// cli uses it. It knows the hosts by the interface Hosts and the balancer by
+// the port internal/balancer.
+package fleet
+
+import (
+	"context"
+	"time"
+
+	"conductor/internal/balancer"
+	"conductor/internal/event"
+	"conductor/internal/rollout"
+)
+
+// Hosts are the machines, by their names in the fleet. Every call is one
+// session on the host's connection; an error of class fault.ErrUnreachable says
+// that there is none. All calls may be repeated.
+type Hosts interface {
+	// Look tells how the service is there.
+	Look(ctx context.Context, host string, q Question) (Seen, error)
+	// Hold takes the fleet's lock on the service there, and keeps it until
+	// release, or until lost is closed: the connection is gone, or the host let
+	// go. fault.ErrLocked names who has it; with wait it is waited for.
+	Hold(ctx context.Context, host, service string, wait bool) (lost <-chan struct{}, release func(), err error)
+	// Bring has the host have the image of the revision.
+	Bring(ctx context.Context, host, service, revision string) error
+	// Test runs the test command in the revision's image; no error: it passed.
+	Test(ctx context.Context, host string, t Task) error
+	// Migrate runs the migration, and marks the revision there when it is done.
+	// Once it has begun it goes on to its end, whatever becomes of the call.
+	Migrate(ctx context.Context, host string, t Task) error
+	// Mark notes there what is true of a revision over the whole fleet.
+	Mark(ctx context.Context, host, service, revision string, m Mark) error
+	// Upgrade has the host upgrade, with its events going to emit. Once the host
+	// has begun it goes on to an end of its own, whatever becomes of the call.
+	Upgrade(ctx context.Context, host, service, revision string, emit event.Sink) error
+	// Verify asks the service there as a client would, through the host's proxy.
+	Verify(ctx context.Context, host, service string) error
+}
+
+// Mark is what is true of a revision over the whole fleet.
+type Mark string
+
+const (
+	Tested   Mark = "tested"   // its test command has passed
+	Migrated Mark = "migrated" // its migration is done
+)
+
+// Task is a command in a container of a revision.
+type Task struct {
+	Service, Revision string
+	Command           []string
+	Timeout           time.Duration // 0: none
+}
+
+// Question is what Look asks.
+type Question struct{ Service, Revision string }
+
+// Seen is what a host says.
+type Seen struct {
+	Version  string    `json:"version"` // of conductor there
+	Commit   string    `json:"commit,omitempty"`
+	Hostname string    `json:"hostname"`
+	Time     time.Time `json:"time"` // by its clock
+	// Troubles keep the host from an upgrade: engine, proxy, disk; a line each.
+	Troubles []string `json:"troubles,omitempty"`
+	// Definition is the digest of the service's definition; Applied says that the
+	// live release is by it.
+	Definition string `json:"definition,omitempty"`
+	Live       string `json:"live,omitempty"`   // revision
+	State      string `json:"state"`            // of the service, as service status has it
+	Sound      bool   `json:"sound"`            // all instances are healthy, and nothing is under way
+	InFlight   int    `json:"in_flight"`        // requests, at all instances
+	Image      string `json:"image,omitempty"`  // ID of the revision's image, if it is there
+	Marks      []Mark `json:"marks,omitempty"`  // of the revision
+	Holder     string `json:"holder,omitempty"` // who has the fleet's lock
+}
+
+// Deploy is what is asked for.
+type Deploy struct {
+	Service  string
+	Revision string
+	Hosts    []string // in the fleet's order
+	Strategy rollout.Strategy
+	// MaxFailed hosts may fail before no other is begun.
+	MaxFailed int
+	Test      []string
+	Migrate   []string
+	// Timeouts; 0: the defaults.
+	TestTimeout, MigrateTimeout, DrainTimeout time.Duration
+	Wait                                      bool // for who has the lock
+	// Back: when it fails, the hosts that it changed go back to what they ran.
+	Back bool
+	// Confirm asks whether to go on after the first host; nil: yes.
+	Confirm func(ctx context.Context, host string) (bool, error)
+	Hooks   Hooks
+}
+
+// Hooks are run at their time, on the machine of the deploy; an error stops
+// what has not begun.
+type Hooks interface {
+	// Run runs the hook of the name, if there is one; host is "" for those of
+	// the whole deploy.
+	Run(ctx context.Context, name, host string, d Deploy, failure error) error
+}
+
+// Names of hooks.
+const (
+	BeforeDeploy = "before_deploy"
+	BeforeHost   = "before_host"
+	AfterHost    = "after_host"
+	AfterDeploy  = "after_deploy"
+	OnFailure    = "on_failure"
+)
+
+// Fleet is the parts that a deploy is done with.
+type Fleet struct {
+	Hosts    Hosts
+	Balancer balancer.Balancer // nil: there is none
+	Emit     event.Sink
+	// Version of this program, which the hosts' have to be compatible with.
+	Version string
+}
+
+// HostOutcome is what became of a host.
+type HostOutcome struct {
+	Host     string `json:"host"`
+	Revision string `json:"revision"`          // that it runs now; "?": it is not known
+	In       bool   `json:"in"`                // of the balancer, where there is one
+	Changed  bool   `json:"changed"`           // by this deploy
+	Failure  string `json:"failure,omitempty"` // why it does not run what it should
+	Err      error  `json:"-"`
+}
+
+// Outcome is what became of a deploy.
+type Outcome struct {
+	Service  string        `json:"service"`
+	Revision string        `json:"revision"`
+	Took     time.Duration `json:"-"`
+	Hosts    []HostOutcome `json:"hosts"`
+}
+
+const (
+	drainTimeout = 30 * time.Second
+	// upTimeout is how long the balancer may take to see an admitted host well.
+	upTimeout = 30 * time.Second
+	// quiet is for how long no request may come to any host before one that is
+	// let in counts as taking requests without having had any.
+	quiet = 2 * time.Second
+	// look is how often what is awaited is looked at.
+	look = 250 * time.Millisecond
+	// maxSkew is how far a host's clock may be off before that is told.
+	maxSkew = 5 * time.Second
+)
