@@ -76,6 +76,7 @@ type app struct {
 
 	completing bool // a shell asks what a word could become
 	configFile string
+	fleetFile  string
 	output     outputFlag
 	timeout    timeoutFlag
 	flagsRead  bool            // the flags above are what was given

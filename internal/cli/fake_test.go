@@ -143,7 +143,12 @@ func (h *fakeHost) replicas(id string) int {
 	return 1
 }
 
-func (h *fakeHost) Upgrade(ctx context.Context, id, revision string) (converge.Outcome, error) {
+func (h *fakeHost) Bring(ctx context.Context, id, revision string) (string, error) {
+	return "sha256:" + revision, nil
+}
+
+func (h *fakeHost) Upgrade(ctx context.Context, u converge.UpgradeRequest) (converge.Outcome, error) {
+	id, revision := u.Service, u.Revision
 	o := converge.Outcome{Service: id, Verb: "upgrade", To: revision, Took: spec.Duration(1200 * time.Millisecond)}
 	if _, err := h.setup.Definitions.Get(id); err != nil {
 		return o, err

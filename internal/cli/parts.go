@@ -20,7 +20,9 @@ import (
 // fault.ErrTimeout, a verb rolls back before its commit, or finishes after it.
 // Outcomes are returned beside an error too, for the services that have one.
 type Core interface {
-	Upgrade(ctx context.Context, id, revision string) (converge.Outcome, error)
+	Upgrade(ctx context.Context, u converge.UpgradeRequest) (converge.Outcome, error)
+	// Bring has the image of a revision on the host, and returns its ID.
+	Bring(ctx context.Context, id, revision string) (image string, err error)
 	// Rollback goes to the release before, or to the newest kept one of the
 	// revision where it is not empty.
 	Rollback(ctx context.Context, id, revision string) (converge.Outcome, error)

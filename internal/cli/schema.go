@@ -1,18 +1,21 @@
 package cli
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"conductor/internal/spec"
 )
 
 func (a *app) schema() *cobra.Command {
-	kinds := []string{"service", "config"}
+	kinds := []string{"service", "config", "fleet"}
 	return &cobra.Command{
-		Use:   "schema [service|config]",
+		Use:   "schema [service|config|fleet]",
 		Short: "Print the JSON Schema of definitions, for editors",
-		Long: `Prints the JSON Schema of a service's definition, or of conductor.yml. An editor
-that knows it completes keys and marks mistakes:
+		Long: `Prints the JSON Schema of a service's definition, of conductor.yml or of
+fleet.yml. An editor that knows it completes keys and marks mistakes:
 
   conductor schema > /etc/conductor/service.schema.json
   # yaml-language-server: $schema=/etc/conductor/service.schema.json`,
@@ -20,7 +23,7 @@ that knows it completes keys and marks mistakes:
 		ValidArgs: kinds,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usageError("one of: service, config", "schema takes one word, not %d", len(args))
+				return usageError("one of: "+strings.Join(kinds, ", "), "schema takes one word, not %d", len(args))
 			}
 			return nil
 		},
@@ -29,8 +32,8 @@ that knows it completes keys and marks mistakes:
 			if len(args) == 1 {
 				kind = args[0]
 			}
-			if kind != "service" && kind != "config" {
-				return usageError("one of: service, config", "there is no schema of %q", kind)
+			if !slices.Contains(kinds, kind) {
+				return usageError("one of: "+strings.Join(kinds, ", "), "there is no schema of %q", kind)
 			}
 			b, err := spec.Schema(kind)
 			if err != nil {

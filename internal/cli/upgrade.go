@@ -10,7 +10,7 @@ import (
 
 func (a *app) upgrade() *cobra.Command {
 	var id, revision string
-	var plan bool
+	var plan, skip bool
 	cmd := &cobra.Command{
 		Use:   "upgrade --id ID --revision REV",
 		Short: "Bring a service to a revision, without dropping a request",
@@ -27,12 +27,13 @@ that already runs, it applies what has changed in the definition.`,
 				return a.plan(cmd.Context(), id, revision, Core.PlanUpgrade)
 			}
 			return a.one(cmd.Context(), func(ctx context.Context, c Core) (converge.Outcome, error) {
-				return c.Upgrade(ctx, id, revision)
+				return c.Upgrade(ctx, converge.UpgradeRequest{Service: id, Revision: revision, SkipBefore: skip})
 			})
 		},
 	}
 	a.idFlag(cmd, &id)
 	revisionFlag(cmd, &revision, "the `REV` to run: a tag of the image, a commit")
+	cmd.Flags().BoolVar(&skip, "skip-before", false, "do not run upgrade.before: it is done elsewhere, once for several hosts")
 	planFlag(cmd, &plan)
 	return cmd
 }

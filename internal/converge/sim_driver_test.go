@@ -118,7 +118,7 @@ func perform(ctx context.Context, h *Host, a act, hist history) ([]Outcome, erro
 	case "supervise":
 		return nil, supervised(ctx, h, hist)
 	case "upgrade":
-		return one(h.Upgrade(ctx, id, a.revision))
+		return one(h.Upgrade(ctx, UpgradeRequest{Service: id, Revision: a.revision}))
 	case "rollback":
 		return one(h.Rollback(ctx, id, ""))
 	case "restart":

@@ -16,13 +16,41 @@ import (
 	"conductor/internal/state"
 )
 
+// UpgradeRequest is what to upgrade to.
+type UpgradeRequest struct {
+	Service, Revision string
+	// SkipBefore: what upgrade.before does is done elsewhere, once for all hosts.
+	SkipBefore bool
+}
+
 // Upgrade makes the revision's release the goal and brings the host there. It
 // fails early, with what serves untouched. With nothing to change it does
 // nothing and says so.
-func (h *Host) Upgrade(ctx context.Context, id, revision string) (Outcome, error) {
-	return h.verb(ctx, id, "upgrade", revision, func(ctx context.Context, r *request) error {
-		return h.upgrade(ctx, r, CrontabRequest{Service: id, Revision: revision})
+func (h *Host) Upgrade(ctx context.Context, u UpgradeRequest) (Outcome, error) {
+	return h.verb(ctx, u.Service, "upgrade", u.Revision, func(ctx context.Context, r *request) error {
+		if err := h.upgrade(ctx, r, CrontabRequest{Service: u.Service, Revision: u.Revision}); err != nil {
+			return err
+		}
+		if r.Candidate != nil && u.SkipBefore {
+			r.Candidate.Before = true
+		}
+		return nil
 	})
+}
+
+// Bring has the revision's image on this host, as pull_policy says, and tells
+// which that is. An upgrade to it need not wait for a registry then.
+func (h *Host) Bring(ctx context.Context, id, revision string) (image string, err error) {
+	s, err := h.definition(id)
+	if err != nil {
+		return "", err
+	}
+	ref, err := s.Container.Reference(revision)
+	if err != nil {
+		return "", err
+	}
+	img, _, err := h.image(ctx, s, revision, ref)
+	return img.ID, err
 }
 
 func (h *Host) upgrade(ctx context.Context, req *request, asked CrontabRequest) error {

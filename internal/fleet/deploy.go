@@ -156,7 +156,7 @@ func (l *loop) fit(h *host, s Seen, asked time.Time) error {
 		l.say(event.Warning, h.name, fmt.Sprintf("it has conductor %s, and this is %s", s.Version, l.Version), "")
 	}
 	// Its clock was read between the question and the answer.
-	if skew := max(asked.Sub(s.Time), s.Time.Sub(time.Now())); skew > maxSkew {
+	if skew := max(asked.Sub(s.Time), time.Until(s.Time)); skew > maxSkew {
 		l.say(event.Warning, h.name, fmt.Sprintf("its clock is off by %s", skew.Round(time.Second)), "")
 	}
 	if len(s.Troubles) > 0 {

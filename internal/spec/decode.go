@@ -66,7 +66,7 @@ func printable(s string) string {
 // failAt reports a problem of the key at path, or of the nearest one around it
 // that was written.
 func (d *decoder) failAt(path, hint, format string, args ...any) {
-	d.fail(d.position(path), hint, path+": "+format, args...)
+	d.fail(d.position(path), hint, strings.ReplaceAll(path, "%", "%%")+": "+format, args...)
 }
 
 func (d *decoder) position(path string) position {

@@ -56,6 +56,41 @@ func section[T, U any](name, doc string, ks keys[U], place func(*T) *U, required
 	}
 }
 
+// kept is a field that keeps what could be read of a value with mistakes in it,
+// so that what is said elsewhere of the rest is not wrong too.
+func kept[T, V any](name, doc string, f form[V], place func(*T) *V) key[T] {
+	k := field(name, doc, f, place)
+	k.read = func(v value, into *T) { *place(into), _ = f.read(v) }
+	return k
+}
+
+// members is a key whose value is a mapping with free keys, which valid checks.
+// Each makes one element of a list, in the file's order, that begins as base
+// makes it and is there even with mistakes in it; a wrong name is "" to base.
+func members[T, U any](name, doc string, ks keys[U], valid func(k value, s string) bool, base func(name string) U,
+	place func(*T) *[]U, required ...string) key[T] {
+	return key[T]{
+		name:   name,
+		schema: schema{"type": "object", "additionalProperties": ks.schema(required...), "description": doc},
+		read: func(v value, into *T) {
+			if !v.mapping() {
+				v.mustBe("a mapping", "write NAME: {KEY: VALUE} lines")
+				return
+			}
+			for _, e := range v.entries() {
+				v.d.at[e.val.path] = at(e.key.node)
+				called := ""
+				if valid(e.key, e.name) {
+					called = e.name
+				}
+				u := base(called)
+				ks.read(e.val, &u, required...)
+				*place(into) = append(*place(into), u)
+			}
+		},
+	}
+}
+
 // read fills into from the mapping v, which must have the required keys.
 func (ks keys[T]) read(v value, into *T, required ...string) bool {
 	if !v.mapping() {

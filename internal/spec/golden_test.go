@@ -15,26 +15,33 @@ import (
 
 var update = flag.Bool("update", false, "write the problems found into the files of testdata")
 
-// The files under testdata/invalid and testdata/config/invalid*.yml have the
-// problems that are expected of them as comments at their end: line:column:
-// message, and the hint below.
+// The files under testdata/invalid, testdata/config/invalid*.yml and
+// testdata/fleet/invalid*.yml have the problems that are expected of them as
+// comments at their end: line:column: message, and the hint below.
 
 const expectation = "#! "
 
 func TestParse_ReportsEveryProblemAtItsPlace(t *testing.T) {
-	files, err := filepath.Glob("testdata/invalid/*.yml")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no files", err)
+	var files []string
+	for _, pattern := range []string{"testdata/invalid/*.yml", "testdata/config/invalid*.yml", "testdata/fleet/invalid*.yml"} {
+		some, err := filepath.Glob(pattern)
+		if err != nil || len(some) == 0 {
+			t.Fatal("no files", pattern, err)
+		}
+		files = append(files, some...)
 	}
-	for _, file := range append(files, "testdata/config/invalid.yml", "testdata/config/invalid_names.yml", "testdata/config/invalid_text.yml") {
-		t.Run(filepath.Base(file), func(t *testing.T) {
+	for _, file := range files {
+		t.Run(strings.TrimPrefix(file, "testdata/"), func(t *testing.T) {
 			data, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if filepath.Base(filepath.Dir(file)) == "config" {
+			switch filepath.Base(filepath.Dir(file)) {
+			case "config":
 				_, err = ParseConfig(file, data)
-			} else {
+			case "fleet":
+				_, err = ParseFleet(file, data)
+			default:
 				_, err = ParseService(file, strings.TrimSuffix(filepath.Base(file), ".yml"), data)
 			}
 			var ps Problems

@@ -10,7 +10,7 @@ import (
 
 // Schema returns the JSON Schema (draft 2020-12) of the forms in which a file
 // may be written: which is "service" for services/ID.yml, "config" for
-// conductor.yml. It comes from the tables that the parser reads by, so it knows
+// conductor.yml, "fleet" for fleet.yml. It comes from the tables that the parser reads by, so it knows
 // the same keys; what holds between keys only the parser knows. Another which
 // is fault.ErrUsage.
 func Schema(which string) ([]byte, error) {
@@ -20,8 +20,10 @@ func Schema(which string) ([]byte, error) {
 		s = with(serviceKeys().schema("image"), "title", "A service of Conductor")
 	case "config":
 		s = with(configKeys().schema(), "title", "The configuration of Conductor")
+	case "fleet":
+		s = with(fleetKeys().schema("hosts"), "title", "A fleet of Conductor")
 	default:
-		return nil, fault.New(fault.ErrUsage, "there are service and config", "unknown schema %s", quote(which))
+		return nil, fault.New(fault.ErrUsage, "there are service, config and fleet", "unknown schema %s", quote(which))
 	}
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	b, err := json.MarshalIndent(s, "", "  ")

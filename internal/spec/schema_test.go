@@ -82,6 +82,11 @@ func TestSchema_AcceptsWhatTheParserAccepts(t *testing.T) {
 	if err := compile(t, "config").Validate(generic(t, read(t, "testdata/config/valid.yml"))); err != nil {
 		t.Error(err)
 	}
+	for _, file := range fleetFiles(t) {
+		if err := compile(t, "fleet").Validate(generic(t, read(t, file))); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
 }
 
 func TestSchema_RefusesWhatTheParserRefuses(t *testing.T) {
@@ -107,6 +112,18 @@ func TestSchema_RefusesWhatTheParserRefuses(t *testing.T) {
 	if err := compile(t, "config").Validate(generic(t, read(t, "testdata/config/invalid.yml"))); err == nil {
 		t.Error("the invalid configuration was accepted")
 	}
+	fleet := compile(t, "fleet")
+	for _, text := range []string{"{}", "hosts: {a: {port: 0}}", "hosts: {a: {shs: x}}", "hosts: {a: {ssh: '-v'}}", "hosts: {a: {}}\nservices: {b: {}}",
+		"hosts: {a: {}}\nservices: {b: {on: a, strategy: half}}", "hosts: {a: {}}\nservices: {b: {on: a, strategy: {percent: 101}}}",
+		"hosts: {a: {}}\nbalancer: nginx", "hosts: {a: {}}\nbalancer: {kind: ngnix}", "hosts: {a: {}}\nhooks: {before: [a]}",
+		"hosts: {a: {}}\nhooks: {on_failure: a}", "hosts: {a: {}}\ntargets: {t: {command: a}}", "hosts: {a: {}}\ntargets: {t: {}}"} {
+		if err := fleet.Validate(generic(t, []byte(text))); err == nil {
+			t.Errorf("%q was accepted", text)
+		}
+		if _, err := ParseFleet("fleet.yml", []byte(text)); err == nil {
+			t.Errorf("%q was parsed", text)
+		}
+	}
 }
 
 // The valid samples together have every key of the schema, so that each is
@@ -115,7 +132,7 @@ func TestSchema_HasTheParsersKeys(t *testing.T) {
 	for _, c := range []struct {
 		which string
 		files []string
-	}{{"service", validFiles(t)}, {"config", []string{"testdata/config/valid.yml"}}} {
+	}{{"service", validFiles(t)}, {"config", []string{"testdata/config/valid.yml"}}, {"fleet", fleetFiles(t)}} {
 		b, err := Schema(c.which)
 		if err != nil {
 			t.Fatal(err)

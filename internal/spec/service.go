@@ -1,9 +1,10 @@
 // Package spec has the definitions that people and config management write:
-// conductor.yml and one file a service.
+// conductor.yml and one file a service on each host, and fleet.yml, from where
+// all hosts are deployed to.
 //
 // It parses YAML with positions, fills in defaults, reports every mistake at
-// once with file:line:column and a hint, and knows the JSON Schema of both
-// files. It does no I/O of its own (a file system is handed in), never asks the
+// once with file:line:column and a hint, and knows the JSON Schema of all three
+// kinds of file. It does no I/O of its own (a file system is handed in), never asks the
 // clock, and imports no other room but fault. Every room may import it.
 package spec
 

@@ -51,8 +51,11 @@ func (d *Dir) LockSupervisor(ctx context.Context, h Holder) (release func(), err
 }
 
 // Supervisor tells who supervises; ok is false where nobody does.
-func (d *Dir) Supervisor() (h Holder, ok bool) {
-	l, err := openLock(filepath.Join(d.lockDir(), ".supervisor.lock"))
+func (d *Dir) Supervisor() (h Holder, ok bool) { return d.holds(".supervisor") }
+
+// holds tells who has the lock of that name; ok is false where nobody has.
+func (d *Dir) holds(name string) (h Holder, ok bool) {
+	l, err := openLock(filepath.Join(d.lockDir(), name+".lock"))
 	if err != nil {
 		return Holder{}, false
 	}
@@ -195,13 +198,14 @@ type holderFile struct {
 	Verb     string    `json:"verb"`
 	Revision string    `json:"revision,omitempty"`
 	User     string    `json:"user,omitempty"`
+	Token    string    `json:"token,omitempty"`
 }
 
 // sign writes who holds the lock. The lock holds without it: failing to write
 // only makes other commands' messages poorer.
 func (l *fileLock) sign(h Holder) {
 	h = h.filled()
-	f := holderFile{PID: h.PID, Start: h.Start, Kind: "command", Verb: h.Verb, Revision: h.Revision, User: h.User}
+	f := holderFile{PID: h.PID, Start: h.Start, Kind: "command", Verb: h.Verb, Revision: h.Revision, User: h.User, Token: h.Token}
 	if h.Supervisor {
 		f.Kind = "supervisor"
 	}
@@ -227,7 +231,7 @@ func (l *fileLock) holder() (Holder, bool) {
 	if err := syscall.Kill(f.PID, 0); errors.Is(err, syscall.ESRCH) {
 		return Holder{}, false
 	}
-	return Holder{PID: f.PID, Start: f.Start, Verb: f.Verb, Revision: f.Revision, User: f.User, Supervisor: f.Kind == "supervisor"}, true
+	return Holder{PID: f.PID, Start: f.Start, Verb: f.Verb, Revision: f.Revision, User: f.User, Token: f.Token, Supervisor: f.Kind == "supervisor"}, true
 }
 
 func (h Holder) filled() Holder {
@@ -272,6 +276,11 @@ func (h Holder) since() string {
 func lockName(name string) string {
 	if run, ok := strings.CutPrefix(name, runLocks); ok {
 		return "lock " + run
+	}
+	for prefix, what := range map[string]string{fleetLocks: "deploy lock of ", markLocks: "marks of ", migrationLocks: "migration lock of "} {
+		if service, ok := strings.CutPrefix(name, prefix); ok {
+			return what + service
+		}
 	}
 	if svc, ok := strings.CutPrefix(name, "."); ok {
 		return "lock of " + svc

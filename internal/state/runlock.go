@@ -19,7 +19,11 @@ func (d *Dir) LockRun(ctx context.Context, name string, wait bool, h Holder) (re
 		return nil, fault.New(fault.ErrUsage, "a lock's name has letters, digits, dots, dashes and underscores, at most 128",
 			"%q is no name for a lock", name)
 	}
-	file := runLocks + name
+	return d.lockOrRefuse(ctx, runLocks+name, wait, h)
+}
+
+// lockOrRefuse takes a lock that commands hold for as long as they please.
+func (d *Dir) lockOrRefuse(ctx context.Context, file string, wait bool, h Holder) (release func(), err error) {
 	if wait {
 		l, err := d.lock(ctx, file, h, waitAll)
 		if err != nil {

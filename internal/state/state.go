@@ -20,6 +20,7 @@ type Holder struct {
 	Verb     string    // upgrade, stop, …
 	Revision string    // may be empty
 	User     string    // may be empty
+	Token    string    // by which others say that they act for the holder; may be empty
 	// Supervisor: it lets go between steps, so others wait for it.
 	Supervisor bool
 }
