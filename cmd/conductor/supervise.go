@@ -48,6 +48,7 @@ func (s supervisor) run(ctx context.Context, address string) error {
 		Namespace: s.host.Namespace,
 		Status:    func(ctx context.Context) ([]converge.Status, error) { return s.status(ctx, nil) },
 		Upgrades:  s.history.Upgrades,
+		Proxy:     s.host.Proxy.Observe,
 		Version:   s.setup.Version,
 		Commit:    s.setup.Commit,
 	})

@@ -2,9 +2,10 @@
 // supervisor does for them. It has a registry of its own, and starts nothing:
 // what has to be looked at is looked at when somebody scrapes.
 //
-// It imports converge, event, health, plan, spec and state for their words; cmd puts
+// It imports converge, event, health, plan, proxy, spec and state for their words; cmd puts
 // it together. No label has more values than there are services, or words that
-// are written here; name alone is as many as there are instances.
+// are written here; revision and release are as many as have instances, and
+// name as there are instances.
 package metrics
 
 import (
@@ -23,6 +24,7 @@ import (
 	"conductor/internal/event"
 	"conductor/internal/health"
 	"conductor/internal/plan"
+	"conductor/internal/proxy"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -47,6 +49,8 @@ type Sources struct {
 	// Upgrades returns the upgrades, of any process, that ended after the time;
 	// state.History has them. One may be returned again.
 	Upgrades func(ctx context.Context, after time.Time) ([]state.Operation, error)
+	// Proxy tells what the proxy serves, and has counted.
+	Proxy func(ctx context.Context) (proxy.Observed, error)
 	// Version and Commit of this program.
 	Version, Commit string
 }
@@ -62,6 +66,7 @@ type Metrics struct {
 	lag      prometheus.Histogram
 	upgrades *prometheus.CounterVec
 	upgraded *prometheus.HistogramVec
+	requests *requests
 
 	turn  chan struct{} // room for one: who looks at the host has it, and what follows
 	begun time.Time     // upgrades that ended before are not counted
@@ -91,12 +96,18 @@ func New(s Sources) *Metrics {
 		upgraded: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "conductor_upgrade_duration_seconds",
 			Help:    "How long upgrades took, whatever their outcome.",
 			Buckets: []float64{.25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800}}, []string{"service"}),
+		requests: &requests{
+			namespace: s.Namespace, of: map[string]release{}, seen: map[release]time.Time{},
+			total: counter("conductor_proxy_requests_total", "Requests through the proxy that ended, by the release that was asked last; without one: there was no instance.",
+				"service", "revision", "release"),
+			errors: counter("conductor_proxy_errors_total", "Those of the requests that were answered with a status of 500 or more.", "service", "revision", "release"),
+		},
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "conductor_build_info", Help: "1, with what this program was built from.",
 		ConstLabels: prometheus.Labels{"version": s.Version, "commit": s.Commit, "goversion": runtime.Version()}})
 	build.Set(1)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, m.restarts, m.probes, m.failures, m.lag, m.upgrades, m.upgraded, (*services)(m))
+		build, m.restarts, m.probes, m.failures, m.lag, m.upgrades, m.upgraded, m.requests.total, m.requests.errors, (*services)(m))
 	return m
 }
 
@@ -138,7 +149,7 @@ func (p prober) Probe(ctx context.Context, i health.Instance, h spec.Health) hea
 	if h.Kind == spec.HealthUptime || ctx.Err() != nil {
 		return r
 	}
-	service := p.m.service(i.Name)
+	service := serviceOf(p.m.sources.Namespace, i.Name)
 	p.m.probes.WithLabelValues(service).Observe(time.Since(began).Seconds())
 	if !r.OK {
 		p.m.failures.WithLabelValues(service).Inc()
@@ -146,9 +157,9 @@ func (p prober) Probe(ctx context.Context, i health.Instance, h spec.Health) hea
 	return r
 }
 
-// service is the one that an instance is named after: ids have no dot in them.
-func (m *Metrics) service(instance string) string {
-	before, _, _ := strings.Cut(plan.Prefix(m.sources.Namespace, "/"), "/")
+// serviceOf is the one that an instance is named after: ids have no dot in them.
+func serviceOf(namespace, instance string) string {
+	before, _, _ := strings.Cut(plan.Prefix(namespace, "/"), "/")
 	id, _, _ := strings.Cut(strings.TrimPrefix(instance, before), ".")
 	return id
 }

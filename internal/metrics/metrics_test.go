@@ -18,6 +18,7 @@ import (
 	"conductor/internal/event"
 	"conductor/internal/health"
 	"conductor/internal/plan"
+	"conductor/internal/proxy"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -29,7 +30,11 @@ type host struct {
 	all      []converge.Status
 	err      error
 	upgrades []state.Operation
+	proxied  proxy.Observed
+	proxyErr error
 }
+
+func (h *host) proxy(context.Context) (proxy.Observed, error) { return h.proxied.Clone(), h.proxyErr }
 
 func (h *host) status(ctx context.Context) ([]converge.Status, error) {
 	time.Sleep(100 * time.Millisecond) // the clock is the test's own
@@ -49,7 +54,7 @@ func (h *host) ended(_ context.Context, after time.Time) (ops []state.Operation,
 }
 
 func (h *host) metrics() *Metrics {
-	return New(Sources{Namespace: "ct", Status: h.status, Upgrades: h.ended, Version: "1.2.3", Commit: "abc"})
+	return New(Sources{Namespace: "ct", Status: h.status, Upgrades: h.ended, Proxy: h.proxy, Version: "1.2.3", Commit: "abc"})
 }
 
 // scrape returns the samples, "name{labels} value", by name{labels}.
@@ -80,11 +85,11 @@ func want(t *testing.T, samples map[string]string, pairs ...string) {
 
 func shop() converge.Status {
 	instance := func(slot int, revision, health string) converge.InstanceStatus {
-		return converge.InstanceStatus{Name: fmt.Sprintf("ct.shop.%s.1a2b-%d-1", revision, slot), Slot: slot, Revision: revision, State: "running", Health: health,
+		return converge.InstanceStatus{Name: fmt.Sprintf("ct.shop.%s.1a2b-%d-1", revision, slot), Slot: slot, Revision: revision, Release: "1a2b3c4d5e6f", State: "running", Health: health,
 			Route: "in", InFlight: slot, Memory: 5 << 20, Limit: 10 << 20, CPUTime: 1500 * time.Millisecond}
 	}
 	gone := converge.InstanceStatus{Name: "ct.shop.v1.1a2b-3-1", Slot: 3, Revision: "v1", State: "exited", Health: "dead"}
-	return converge.Status{Service: "shop", Kind: spec.Web, State: "degraded", Replicas: 4, Healthy: 2,
+	return converge.Status{Service: "shop", Kind: spec.Web, State: "degraded", Replicas: 4, Healthy: 2, Routes: []string{"http://shop.example.com/"},
 		Instances: []converge.InstanceStatus{instance(1, "v1", "healthy"), instance(2, "v1", "healthy"), instance(4, "v2", "unhealthy"), gone}}
 }
 
@@ -263,8 +268,7 @@ func TestMetrics_TimesProbes(t *testing.T) {
 			`conductor_loop_lag_seconds_bucket{le="0.001"}`, "1",
 			"conductor_loop_lag_seconds_sum", "0.03")
 	})
-	plain := New(Sources{Namespace: "conductor"})
-	if s := plain.service(plan.Name("conductor", "shop", "v1", "1a2b", 1, 1)); s != "shop" {
+	if s := serviceOf("conductor", plan.Name("conductor", "shop", "v1", "1a2b", 1, 1)); s != "shop" {
 		t.Errorf("the service is %q", s)
 	}
 }

@@ -35,6 +35,8 @@ func (m *Metrics) refresh(ctx context.Context) {
 	gone := ctx.Done()
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
+	// Whoever has ended requests by then is among the instances, unless it is gone.
+	seen, proxyErr := m.sources.Proxy(ctx)
 	all, err := m.sources.Status(ctx)
 	select {
 	case <-gone:
@@ -46,6 +48,11 @@ func (m *Metrics) refresh(ctx context.Context) {
 		l.all = all
 		m.settle(all)
 		m.countUpgrades(ctx)
+		m.requests.instances(all, l.at)
+		if proxyErr == nil { // which is told by others
+			m.requests.count(seen, l.at)
+		}
+		m.requests.forget(m.known, l.at)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -61,6 +61,12 @@ type Change struct {
 	Reloaded bool // the proxy read its configuration again
 }
 
+// Count is how many requests have ended.
+type Count struct {
+	Requests uint64
+	Errors   uint64 // of them: answered with a status of 500 or more
+}
+
 // Observed is what the running proxy has proved that it serves.
 type Observed struct {
 	// Targets are the proved targets by service. A service that is not a key
@@ -69,8 +75,16 @@ type Observed struct {
 	// InFlight counts the requests and open streams by address, also of
 	// addresses that are no targets any more. An address that is not a key has none.
 	InFlight map[netip.AddrPort]int
-	// Counted is false where the proxy cannot count; InFlight is nil then and
-	// the kernel has to be asked.
+	// Requests counts the requests that have ended, by the name of the
+	// instance that was tried last, also of those that are no targets any more.
+	// It may be some seconds late, begins anew when the proxy is started, and
+	// forgets an instance an hour after its last request.
+	Requests map[string]Count
+	// Unserved counts in the same way, by service, the requests for which there
+	// was no instance.
+	Unserved map[string]uint64
+	// Counted is false where the proxy cannot count; InFlight, Requests and
+	// Unserved are nil then, and what is in flight has to be asked of the kernel.
 	Counted bool
 	// Routes is true where the proxy serves the routes (names, paths, listen
 	// addresses, TLS) of the file on disk. It is false too where the file has
@@ -128,5 +142,6 @@ func (t Table) Without(service string) Table {
 // Clone returns a copy that shares nothing that changes.
 func (o Observed) Clone() Observed {
 	o.Targets, o.InFlight = maps.Clone(o.Targets), maps.Clone(o.InFlight)
+	o.Requests, o.Unserved = maps.Clone(o.Requests), maps.Clone(o.Unserved)
 	return o
 }

@@ -25,6 +25,7 @@ import (
 
 	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
+	"conductor/internal/proxy"
 )
 
 // admin is how to talk to the running nginx.
@@ -129,7 +130,9 @@ type status struct {
 	master            int // PID
 	services          map[string]string
 	flight            map[netip.AddrPort]int
-	workers           map[int]uint64 // that take connections, by PID, with their cycle
+	requests          map[string]proxy.Count // by instance name
+	unserved          map[string]uint64      // by service
+	workers           map[int]uint64         // that take connections, by PID, with their cycle
 }
 
 // ask asks over a connection of its own.
@@ -189,7 +192,8 @@ func (a admin) do(ctx context.Context, method, body string) (status, error) {
 }
 
 func parseStatus(text string) (status, error) {
-	s := status{services: map[string]string{}, flight: map[netip.AddrPort]int{}, workers: map[int]uint64{}}
+	s := status{services: map[string]string{}, flight: map[netip.AddrPort]int{}, workers: map[int]uint64{},
+		requests: map[string]proxy.Count{}, unserved: map[string]uint64{}}
 	whole := false
 	for line := range strings.Lines(text) {
 		key, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
@@ -218,6 +222,8 @@ func parseStatus(text string) (status, error) {
 			if addr, err = netip.ParseAddrPort(word); err == nil {
 				s.flight[addr], err = strconv.Atoi(value)
 			}
+		case "requests":
+			err = s.parseRequests(word, value)
 		case "end":
 			whole = true
 		}
@@ -229,4 +235,21 @@ func parseStatus(text string) (status, error) {
 		return status{}, errors.New("parse answer of nginx: it is not whole")
 	}
 	return s, nil
+}
+
+// parseRequests takes "REQUESTS,ERRORS" of an instance, or of none@SERVICE.
+func (s *status) parseRequests(name, value string) error {
+	all, failed, _ := strings.Cut(value, ",")
+	n, err := strconv.ParseUint(all, 10, 64)
+	if err != nil {
+		return err
+	}
+	if service, ok := strings.CutPrefix(name, "none@"); ok {
+		s.unserved[service] = n
+		return nil
+	}
+	c := proxy.Count{Requests: n}
+	c.Errors, err = strconv.ParseUint(failed, 10, 64)
+	s.requests[name] = c
+	return err
 }

@@ -6,10 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"conductor/internal/proxy"
 )
 
 func TestParseStatus(t *testing.T) {
-	s, err := parseStatus("boot ab\nstructure cd\ngeneration 4\ncycle 2\nmaster 7\nservice shop a@10.0.0.1:80*1\nservice idle \nworker 9 2\nflight [fd00::1]:80 3\nend\n")
+	s, err := parseStatus("boot ab\nstructure cd\ngeneration 4\ncycle 2\nmaster 7\nservice shop a@10.0.0.1:80*1\nservice idle \nworker 9 2\nflight [fd00::1]:80 3\n" +
+		"requests shop.v1.0a1b-1-1 12,3\nrequests none@idle 4,4\nsome later word\nend\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -17,10 +20,14 @@ func TestParseStatus(t *testing.T) {
 		s.services["shop"] != "a@10.0.0.1:80*1" || s.flight[netip.MustParseAddrPort("[fd00::1]:80")] != 3 {
 		t.Errorf("status = %+v", s)
 	}
+	if len(s.requests) != 1 || s.requests["shop.v1.0a1b-1-1"] != (proxy.Count{Requests: 12, Errors: 3}) || len(s.unserved) != 1 || s.unserved["idle"] != 4 {
+		t.Errorf("requests = %v, unserved %v", s.requests, s.unserved)
+	}
 	if value, ok := s.services["idle"]; !ok || value != "" {
 		t.Errorf("service without peers = %q, %v", value, ok)
 	}
-	for _, text := range []string{"", "boot ab\n", "end\n", "boot ab\ngeneration x\nend\n", "boot ab\nflight x 1\nend\n", "<html>"} {
+	for _, text := range []string{"", "boot ab\n", "end\n", "boot ab\ngeneration x\nend\n", "boot ab\nflight x 1\nend\n",
+		"boot ab\nrequests a 1\nend\n", "boot ab\nrequests a ,1\nend\n", "boot ab\nrequests none@a x\nend\n", "<html>"} {
 		if _, err := parseStatus(text); err == nil {
 			t.Errorf("%q is taken for an answer", text)
 		}

@@ -127,11 +127,12 @@ func (p *Proxy) Observe(ctx context.Context) (proxy.Observed, error) {
 		if text == nil && ctx.Err() == nil && !errors.Is(err, errTwoMasters) {
 			// No file, and nobody answers: nothing of ours is served, nor
 			// will be when nginx starts.
-			return proxy.Observed{Targets: map[string][]proxy.Target{}, InFlight: map[netip.AddrPort]int{}, Counted: true}, nil
+			return proxy.Observed{Targets: map[string][]proxy.Target{}, InFlight: map[netip.AddrPort]int{},
+				Requests: map[string]proxy.Count{}, Unserved: map[string]uint64{}, Counted: true}, nil
 		}
 		return proxy.Observed{}, p.unreachable(ctx, err)
 	}
-	o := proxy.Observed{Targets: make(map[string][]proxy.Target, len(st.services)), InFlight: st.flight, Counted: true}
+	o := proxy.Observed{Targets: make(map[string][]proxy.Target, len(st.services)), InFlight: st.flight, Requests: st.requests, Unserved: st.unserved, Counted: true}
 	for service, value := range st.services {
 		if o.Targets[service], err = decode(value); err != nil {
 			return proxy.Observed{}, fmt.Errorf("%w: %w", proxy.ErrUnreachable, err)

@@ -3,9 +3,15 @@
 package nginx
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,13 +50,39 @@ func config(n *proxytest.Nginx, dir string) Config {
 	}
 }
 
+// answers has something at the address that answers /STATUS with that status.
+func answers(t *testing.T, addr netip.AddrPort) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+		if err != nil {
+			status = http.StatusOK
+		}
+		w.WriteHeader(status)
+	}))
+	s.Listener.Close()
+	s.Listener = l
+	s.Start()
+	t.Cleanup(s.Close)
+}
+
 func TestProxy_Conforms(t *testing.T) {
 	proxytest.Suite(t, func(t *testing.T) proxytest.Subject {
 		n, p := start(t, httpPort)
+		addrs := []netip.AddrPort{
+			netip.MustParseAddrPort("127.0.0.1:21101"), netip.MustParseAddrPort("127.0.0.2:21101"), netip.MustParseAddrPort("[::1]:21101"),
+		}
+		for _, addr := range addrs {
+			answers(t, addr)
+		}
 		return proxytest.Subject{
-			Proxy: p, Port: httpPort,
-			Addrs: []netip.AddrPort{
-				netip.MustParseAddrPort("127.0.0.1:21101"), netip.MustParseAddrPort("127.0.0.2:21101"), netip.MustParseAddrPort("[::1]:21101"),
+			Proxy: p, Port: httpPort, Addrs: addrs,
+			Request: func(service string, status int) {
+				get(t, fmt.Sprintf("%s/%d", base, status), "Host", service+".example.com")
 			},
 			Restart: n.Restart,
 			Stop:    n.Stop,

@@ -185,8 +185,12 @@ func TestProxy_WeightsShareRequests(t *testing.T) {
 	}
 }
 
+// A worker goes by what it has in flight itself, so all of it is in one here.
 func TestProxy_BusyTargetGetsLess(t *testing.T) {
-	_, p := start(t)
+	n, p := start(t)
+	n.Stop()
+	n.WriteConf(strings.Replace(n.Conf(), "worker_processes 2;", "worker_processes 1;", 1))
+	n.Start()
 	hold := make(chan struct{})
 	busy := backend(t, "busy", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/hold" {

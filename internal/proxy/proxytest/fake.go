@@ -22,6 +22,8 @@ type Fake struct {
 	disk     *proxy.Table // nil: never applied
 	running  proxy.Table
 	inFlight map[netip.AddrPort]int
+	requests map[string]proxy.Count
+	unserved map[string]uint64
 	lies     bool
 	down     bool
 	refusal  error
@@ -31,7 +33,9 @@ type Fake struct {
 var _ proxy.Proxy = (*Fake)(nil)
 
 // NewFake returns a proxy that runs and has no routes.
-func NewFake() *Fake { return &Fake{inFlight: map[netip.AddrPort]int{}} }
+func NewFake() *Fake {
+	return &Fake{inFlight: map[netip.AddrPort]int{}, requests: map[string]proxy.Count{}, unserved: map[string]uint64{}}
+}
 
 // Lie makes Apply return nil without effect on what runs, until it is told
 // not to: the case that a proof is there for.
@@ -49,6 +53,8 @@ func (f *Fake) Down(down bool) {
 		}
 		if down {
 			clear(f.inFlight)
+			clear(f.requests)
+			clear(f.unserved)
 		}
 		f.down = down
 	})
@@ -66,6 +72,27 @@ func (f *Fake) SetInFlight(addr netip.AddrPort, n int) {
 			return
 		}
 		f.inFlight[addr] = n
+	})
+}
+
+// Request is a request for the service that its first target answers with the
+// status, if there is one.
+func (f *Fake) Request(service string, status int) {
+	f.do(func() {
+		r, ok := f.running.Route(service)
+		if !ok || f.down {
+			return
+		}
+		if len(r.Targets) == 0 {
+			f.unserved[service]++
+			return
+		}
+		c := f.requests[r.Targets[0].Instance]
+		c.Requests++
+		if status >= 500 {
+			c.Errors++
+		}
+		f.requests[r.Targets[0].Instance] = c
 	})
 }
 
@@ -127,7 +154,8 @@ func (f *Fake) Observe(ctx context.Context) (proxy.Observed, error) {
 	if f.down {
 		return proxy.Observed{}, f.unreachable()
 	}
-	o := proxy.Observed{Targets: map[string][]proxy.Target{}, InFlight: maps.Clone(f.inFlight), Counted: true}
+	o := proxy.Observed{Targets: map[string][]proxy.Target{}, InFlight: maps.Clone(f.inFlight),
+		Requests: maps.Clone(f.requests), Unserved: maps.Clone(f.unserved), Counted: true}
 	for _, r := range f.running.Routes {
 		o.Targets[r.Service] = slices.Clone(r.Targets)
 	}

@@ -16,6 +16,7 @@ func TestFake_Conforms(t *testing.T) {
 			},
 			Restart: f.Restart,
 			Stop:    func() { f.Down(true) },
+			Request: f.Request,
 			Break: func() func() {
 				f.Refuse(errors.New("another file is broken"))
 				return func() { f.Refuse(nil) }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"conductor/internal/fault"
 	"conductor/internal/proxy"
@@ -18,8 +19,12 @@ type Subject struct {
 	Proxy proxy.Proxy
 	// Port is free for the routes; Port+1 too.
 	Port uint16
-	// Addrs are three addresses that targets may have.
+	// Addrs are three addresses that targets may have; something answers there.
 	Addrs []netip.AddrPort
+	// Request sends the proxy one request for the service, whose host name is
+	// SERVICE.example.com, that its instance answers with the status, if it has
+	// one, and returns when it is answered.
+	Request func(service string, status int)
 	// Restart restarts the proxy; it serves again when Restart returns.
 	Restart func()
 	// Stop stops it.
@@ -45,6 +50,7 @@ func Suite(t *testing.T, open func(t *testing.T) Subject) {
 		{"WeightsAndNamesComeBack", weights},
 		{"CheckChangesNothing", checkOnly},
 		{"RestartServesTheSame", restart},
+		{"RequestsAreCounted", requests},
 		{"RefusedKeepsTheTable", refusedKeeps},
 		{"DownIsUnreachable", down},
 		{"TwoServicesOneRoute", conflict},
@@ -174,6 +180,65 @@ func restart(t *testing.T, s Subject) {
 	proved(t, s, s.shop(s.target(1)))
 	apply(t, s, s.shop(s.target(2)))
 	proved(t, s, s.shop(s.target(2)))
+}
+
+// counted waits until the proxy has counted these requests and no others.
+func counted(t *testing.T, s Subject, want map[string]proxy.Count, unserved map[string]uint64) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		o, err := s.Proxy.Observe(t.Context())
+		if err == nil && o.Requests != nil && maps.Equal(o.Requests, want) && o.Unserved != nil && maps.Equal(o.Unserved, unserved) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("requests %v, unserved %v, %v; want %v and %v", o.Requests, o.Unserved, err, want, unserved)
+		}
+	}
+}
+
+func requests(t *testing.T, s Subject) {
+	a, b, c, d := s.target(0), s.target(1), s.target(2), s.target(1)
+	c.Addr = a.Addr // they have addresses of others that are gone
+	d.Instance = "d"
+	want, unserved := map[string]proxy.Count{}, map[string]uint64{}
+	apply(t, s, s.shop(a))
+	counted(t, s, want, unserved)
+	for _, status := range []int{200, 404, 500, 201, 503} {
+		s.Request("shop", status)
+	}
+	want["a"] = proxy.Count{Requests: 5, Errors: 2}
+	counted(t, s, want, unserved)
+
+	apply(t, s, s.shop(b))
+	s.Request("shop", 200)
+	apply(t, s, s.shop(b).With(s.route("blog", "blog.example.com", c))) // reloads
+	s.Request("shop", 502)
+	s.Request("blog", 500)
+	want["b"], want["c"] = proxy.Count{Requests: 2, Errors: 1}, proxy.Count{Requests: 1, Errors: 1}
+	counted(t, s, want, unserved)
+
+	for range 10 {
+		s.Request("shop", 200)
+	}
+	apply(t, s, s.shop(d).With(s.route("blog", "blog.example.com", c)))
+	for range 10 {
+		s.Request("shop", 503)
+	}
+	want["b"], want["d"] = proxy.Count{Requests: 12, Errors: 1}, proxy.Count{Requests: 10, Errors: 10}
+	counted(t, s, want, unserved)
+
+	apply(t, s, s.shop().With(s.route("blog", "blog.example.com", c)))
+	for range 3 {
+		s.Request("shop", 200)
+	}
+	s.Request("blog", 200)
+	want["c"], unserved["shop"] = proxy.Count{Requests: 2, Errors: 1}, 3
+	counted(t, s, want, unserved)
+
+	s.Restart()
+	counted(t, s, map[string]proxy.Count{}, map[string]uint64{})
+	s.Request("blog", 200)
+	counted(t, s, map[string]proxy.Count{"c": {Requests: 1}}, map[string]uint64{})
 }
 
 func refusedKeeps(t *testing.T, s Subject) {

@@ -36,12 +36,16 @@ local function report()
         local service = key:match("^s1:(.+)$")
         local addr = key:match("^f:%d+:(.+)$")
         local pid = key:match("^w:(%d+)$")
+        local name = key:match("^r:(.+)$")
         if service then
             table.insert(out, "service " .. service .. " " .. (dict:get(key) or ""))
         elseif addr then
             flight[addr] = (flight[addr] or 0) + math.max(dict:get(key) or 0, 0)
         elseif pid then
             table.insert(out, "worker " .. pid .. " " .. tostring(dict:get(key)))
+        elseif name then
+            local requests, errors = dict:get(key) or 0, dict:get("e:" .. name) or 0
+            table.insert(out, string.format("requests %s %d,%d", name, requests, errors))
         end
     end
     for addr, n in pairs(flight) do

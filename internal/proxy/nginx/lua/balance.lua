@@ -146,7 +146,15 @@ end
 -- log runs once for each request that ends, however it ends.
 function c.log()
     local peer = ngx.var[peer_var]
-    if peer and peer ~= "" and peer ~= NONE then
-        c.count(c.load(peer), -1)
+    if not peer or peer == "" then
+        return
     end
+    local load
+    if peer == NONE then
+        load = c.load(NONE .. "@" .. ngx.var[service_var])
+    else
+        load = c.load(peer)
+        c.count(load, -1)
+    end
+    c.ended(load, ngx.status)
 end

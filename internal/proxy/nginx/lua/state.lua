@@ -10,6 +10,8 @@
 --   s1:SERVICE       its peers, "NAME@ADDR:PORT*WEIGHT NAME@…", or ""
 --   f:PID:ADDR:PORT  requests that this worker has in flight there
 --   w:PID            "CYCLE" of a worker that takes connections
+--   r:NAME, e:NAME   requests that ended at the instance, and those of them
+--                    with a 5xx; none@SERVICE: those that found no instance
 --   d:PID            a worker that is gone, whose counts are being collected
 local c = ...
 
@@ -115,20 +117,23 @@ function c.init_worker()
     local function watch(premature)
         if premature then
             dict:delete("w:" .. c.pid)
+            c.leaving = true
             return
         end
         ngx.timer.at(86400, watch)
     end
     ngx.timer.at(86400, watch)
+    ngx.timer.every(1, c.share)
 end
 
--- load is what this worker has in flight at addr: n, as under its key. There
--- are as many as the network of the containers has had addresses.
+-- load is what this worker has in flight at addr: n, as under its key; and what
+-- has ended at the instance of that name since the others were told. There are
+-- as many as the network of the containers has had addresses.
 local loads = {}
 function c.load(addr)
     local load = loads[addr]
     if not load then
-        load = { key = "f:" .. c.pid .. ":" .. addr, n = 0 }
+        load = { key = "f:" .. c.pid .. ":" .. addr, n = 0, name = addr, requests = 0, errors = 0 }
         loads[addr] = load
     end
     return load
@@ -150,6 +155,54 @@ function c.count(load, by)
     return true
 end
 
+-- How many seconds the counts of an instance are kept after the last of them.
+-- Whoever adds them up over time has to ask more often than that.
+local KEPT_SECONDS = 3600
+
+-- add adds to a count of all workers, of which another may be the first at the
+-- same time. Nothing here may evict.
+local function add(key, by)
+    return (dict:incr(key, by) or dict:safe_add(key, by) or dict:incr(key, by))
+        and dict:expire(key, KEPT_SECONDS)
+end
+
+-- tell has all workers know what ended at a load. What the dictionary has no
+-- room for waits for the next time.
+local function tell(load)
+    if load.requests > 0 and add("r:" .. load.name, load.requests) then
+        load.requests = 0
+    end
+    if load.errors > 0 and add("e:" .. load.name, load.errors) then
+        load.errors = 0
+    end
+end
+
+function c.share()
+    for _, load in pairs(loads) do
+        tell(load)
+    end
+end
+
+-- ended counts a request that has ended at a load. A worker that leaves has no
+-- timers any more.
+function c.ended(load, status)
+    load.requests = load.requests + 1
+    if status >= 500 then
+        load.errors = load.errors + 1
+    end
+    if c.leaving then
+        tell(load)
+    end
+end
+
+-- rename has what ends at a load from now on counted for another instance.
+local function rename(load, name)
+    if load.name ~= name then
+        tell(load)
+        load.name, load.requests, load.errors = name, 0, 0
+    end
+end
+
 -- tidy deletes this worker's zeros; an address that is used again comes back.
 local function tidy()
     for _, load in pairs(loads) do
@@ -163,7 +216,7 @@ end
 local function decode(raw)
     local set = { raw = raw, by_addr = {}, n = 0, total = 0, classes = {}, peers = {} }
     local by_weight = {}
-    for addr, weight in raw:gmatch("@(%S+)%*(%d+)") do
+    for name, addr, weight in raw:gmatch("([^%s@]+)@(%S+)%*(%d+)") do
         local host, port = addr:match("^%[?(.-)%]?:(%d+)$")
         weight = tonumber(weight)
         local class = by_weight[weight]
@@ -173,6 +226,7 @@ local function decode(raw)
             table.insert(set.classes, class)
         end
         local peer = { addr = addr, host = host, port = tonumber(port), load = c.load(addr), bad = 0 }
+        rename(peer.load, name)
         if host:find(":", 1, true) then
             peer.host = "[" .. host .. "]"
         end
