@@ -67,6 +67,7 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		Caller:      s.Caller,
 		Emit:        s.Emit,
 		User:        s.User,
+		Reason:      s.Reason,
 		Code:        cli.Code,
 	}
 	parts.Core = watchedHost{host, control.Client{Path: control.Path(c.Namespace), As: goesBy(s)}}

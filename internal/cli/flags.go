@@ -121,6 +121,12 @@ func (a *app) idFlag(cmd *cobra.Command, id *string) {
 	_ = cmd.RegisterFlagCompletionFunc("id", a.completeIDs)
 }
 
+// reasonFlag adds --reason.
+func (a *app) reasonFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&a.reason, "reason", "", "why, for the history: a `TEXT`")
+	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions)
+}
+
 // idsFlag adds --id, which may be given several times, or not at all for all.
 func (a *app) idsFlag(cmd *cobra.Command, ids *[]string) {
 	cmd.Flags().StringArrayVar(ids, "id", nil, "only the service of this `ID`; may be repeated (default all)")

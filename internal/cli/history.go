@@ -60,8 +60,11 @@ with an object for each.`,
 	return cmd
 }
 
-func historyTable(ops []state.Operation, now time.Time) *display.Table {
+// historyTable has a line for each operation; hosts, if there are any, name the
+// host of each.
+func historyTable(ops []state.Operation, now time.Time, hosts ...string) *display.Table {
 	t := &display.Table{Columns: []display.Column{
+		{Title: "HOST"},
 		{Title: "WHEN"},
 		{Title: "WHO", Rank: 2},
 		{Title: "VERB"},
@@ -70,7 +73,11 @@ func historyTable(ops []state.Operation, now time.Time) *display.Table {
 		{Title: "OUTCOME"},
 		{Title: "TOOK", Right: true, Rank: 1},
 	}}
-	for _, op := range ops {
+	for n, op := range ops {
+		host := ""
+		if len(hosts) > 0 {
+			host = hosts[n]
+		}
 		outcome, took := op.Outcome, ""
 		switch {
 		case op.Outcome == "":
@@ -79,10 +86,13 @@ func historyTable(ops []state.Operation, now time.Time) *display.Table {
 			took = display.Took(op.Ended.Sub(op.Started))
 		}
 		t.Row(
-			display.Cell{Text: op.Started.Local().Format(time.DateTime)}, display.Cell{Text: op.User},
+			display.Cell{Text: host}, display.Cell{Text: op.Started.Local().Format(time.DateTime)}, display.Cell{Text: op.User},
 			display.Cell{Text: op.Verb}, display.Cell{Text: op.From}, display.Cell{Text: op.To},
 			display.Cell{Text: outcome, Style: outcomeStyle(op)}, display.Cell{Text: took},
 		)
+		if op.Reason != "" {
+			t.Note(display.None, op.Reason)
+		}
 		if first, _, _ := strings.Cut(op.Error, "\n"); first != "" {
 			t.Note(display.Dim, first)
 		}

@@ -100,7 +100,7 @@ func (a *app) open(ctx context.Context, emit event.Sink) (*Parts, Setup, error) 
 	if err != nil {
 		return nil, Setup{}, err
 	}
-	s := Setup{Config: c, Definitions: set, Emit: emit, User: a.whoAsks(), Warn: func(err error) {
+	s := Setup{Config: c, Definitions: set, Emit: emit, User: a.whoAsks(), Reason: a.why(), Warn: func(err error) {
 		a.warn(withHint(err))
 	}}
 	v := thisVersion()

@@ -32,5 +32,6 @@ back. With --revision, it brings back the newest kept release of that revision;
 	a.idFlag(cmd, &id)
 	revisionFlag(cmd, &revision, "the `REV` to go back to (default the one before)")
 	planFlag(cmd, &plan)
+	a.reasonFlag(cmd)
 	return cmd
 }

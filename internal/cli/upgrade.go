@@ -35,6 +35,7 @@ that already runs, it applies what has changed in the definition.`,
 	revisionFlag(cmd, &revision, "the `REV` to run: a tag of the image, a commit")
 	cmd.Flags().BoolVar(&skip, "skip-before", false, "do not run upgrade.before: it is done elsewhere, once for several hosts")
 	planFlag(cmd, &plan)
+	a.reasonFlag(cmd)
 	return cmd
 }
 

@@ -38,8 +38,8 @@ type Host struct {
 	Crontabs    Crontabs
 	Caller      Caller
 	Emit        event.Sink
-	// User is who asked, for the history.
-	User string
+	// User is who asked, and Reason why, for the history.
+	User, Reason string
 	// Code is the exit code that an error ends with, for the history; nil: 0.
 	Code func(error) int
 

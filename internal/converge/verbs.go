@@ -252,7 +252,7 @@ func (h *Host) verb(ctx context.Context, id, verb, revision string, change func(
 	if g.Current != nil {
 		out.From = g.Current.Revision
 	}
-	op := state.Operation{Service: id, Verb: verb, User: h.User, From: out.From, To: revision, Started: began}
+	op := state.Operation{Service: id, Verb: verb, User: h.User, Reason: h.Reason, From: out.From, To: revision, Started: began}
 	var opID int64
 	if h.History != nil {
 		opID = h.History.Begin(op)

@@ -25,6 +25,8 @@ type Dir struct {
 
 	mu   sync.Mutex
 	last map[netip.Prefix]netip.Addr // handed out last, where that could not be written
+
+	routes readRoutes // read last: they are looked at often and seldom change
 }
 
 // Open makes the folder and what is needed in it, where it is not there yet.

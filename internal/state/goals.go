@@ -115,24 +115,29 @@ func readJSON(path string, v any, hint string) (ok bool, err error) {
 	if err != nil {
 		return false, hostError(filepath.Dir(path), fmt.Errorf("read state: %w", err))
 	}
+	err = decodeJSON(path, b, v, hint)
+	return err == nil, err
+}
+
+func decodeJSON(path string, b []byte, v any, hint string) error {
 	var head struct {
 		Version *int `json:"version"`
 	}
 	if len(bytes.TrimSpace(b)) == 0 {
-		return false, fault.New(fault.ErrHost, hint, "read state: %s is empty", path)
+		return fault.New(fault.ErrHost, hint, "read state: %s is empty", path)
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
-		return false, fault.New(fault.ErrHost, hint, "read state: %s is damaged: %w", path, err)
+		return fault.New(fault.ErrHost, hint, "read state: %s is damaged: %w", path, err)
 	}
 	switch {
 	case head.Version == nil || *head.Version < 1:
-		return false, fault.New(fault.ErrHost, hint, "read state: %s has no version", path)
+		return fault.New(fault.ErrHost, hint, "read state: %s has no version", path)
 	case *head.Version > formatVersion:
-		return false, fault.New(fault.ErrHost, "install the newer conductor again, or restore the state folder of this one",
+		return fault.New(fault.ErrHost, "install the newer conductor again, or restore the state folder of this one",
 			"read state: %s was written by a newer conductor (version %d, this one knows %d)", path, *head.Version, formatVersion)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return false, fault.New(fault.ErrHost, hint, "read state: %s is damaged: %w", path, err)
+		return fault.New(fault.ErrHost, hint, "read state: %s is damaged: %w", path, err)
 	}
-	return true, nil
+	return nil
 }

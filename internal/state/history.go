@@ -70,9 +70,9 @@ func (h *History) Begin(op Operation) (id int64) {
 		if err := interrupt(tx, op.Service, mine); err != nil {
 			return err
 		}
-		r, err := tx.Exec(`INSERT INTO operations (service, verb, user, "from", "to", "release", process, started)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			op.Service, op.Verb, op.User, op.From, op.To, op.Release, h.self, stamp(op.Started))
+		r, err := tx.Exec(`INSERT INTO operations (service, verb, user, reason, "from", "to", "release", process, started)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			op.Service, op.Verb, op.User, short(op.Reason), op.From, op.To, op.Release, h.self, stamp(op.Started))
 		if err != nil {
 			return err
 		}
@@ -228,7 +228,7 @@ func (h *History) operations(ctx context.Context, which string, args ...any) ([]
 	err := h.read(ctx, func(rows *sql.Rows) error {
 		var op Operation
 		var process, started, ended string
-		if err := rows.Scan(&op.ID, &op.Service, &op.Verb, &op.User, &op.From, &op.To, &op.Release, &op.Outcome,
+		if err := rows.Scan(&op.ID, &op.Service, &op.Verb, &op.User, &op.Reason, &op.From, &op.To, &op.Release, &op.Outcome,
 			&op.Error, &op.Detail, &op.Code, &started, &ended, &process); err != nil {
 			return err
 		}
@@ -238,7 +238,7 @@ func (h *History) operations(ctx context.Context, which string, args ...any) ([]
 		}
 		ops = append(ops, op)
 		return nil
-	}, `SELECT id, service, verb, user, "from", "to", "release", outcome, error, detail, code, started, ended, process
+	}, `SELECT id, service, verb, user, reason, "from", "to", "release", outcome, error, detail, code, started, ended, process
 		FROM operations `+which, args...)
 	return ops, err
 }

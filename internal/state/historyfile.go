@@ -90,6 +90,8 @@ CREATE TABLE runs (
 	memory INTEGER NOT NULL DEFAULT 0 -- bytes
 );
 CREATE INDEX runs_service ON runs (service, id);
+`, `
+ALTER TABLE operations ADD COLUMN reason TEXT NOT NULL DEFAULT '';
 `}
 
 // open opens the database and brings its schema up to date. Processes do that

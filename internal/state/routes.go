@@ -1,12 +1,18 @@
 package state
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/proxy"
 )
 
@@ -25,12 +31,50 @@ func (d *Dir) Routes() (Routes, error) {
 	if err != nil {
 		return Routes{}, err
 	}
-	var f routesFile
-	_, err = readJSON(d.routesPath(), &f, "move the file away, then run conductor converge: it routes what is healthy anew")
+	r, err := d.routes.read(d.routesPath())
 	if err != nil {
 		return Routes{}, err
 	}
-	return f.Routes.In(boot), nil
+	return r.In(boot), nil
+}
+
+// readRoutes are routes as they were read last.
+type readRoutes struct {
+	file atomicfile.Reader
+
+	mu   sync.Mutex
+	text []byte // what they were read from; nil: nothing
+	Routes
+}
+
+// read returns a copy of what the file says.
+func (c *readRoutes) read(path string) (Routes, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text, err := c.file.Read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Routes{}, nil
+	case err != nil:
+		return Routes{}, hostError(filepath.Dir(path), fmt.Errorf("read state: %w", err))
+	}
+	if len(text) == 0 || !bytes.Equal(text, c.text) {
+		var f routesFile
+		if err := decodeJSON(path, text, &f, "move the file away, then run conductor converge: it routes what is healthy anew"); err != nil {
+			return Routes{}, err
+		}
+		c.text, c.Routes = text, f.Routes
+	}
+	return c.Routes.clone(), nil
+}
+
+func (r Routes) clone() Routes {
+	r.Drains, r.Changing, r.Table.Routes = maps.Clone(r.Drains), maps.Clone(r.Changing), slices.Clone(r.Table.Routes)
+	for i := range r.Table.Routes {
+		t := &r.Table.Routes[i]
+		t.Targets, t.HTTP.Hosts = slices.Clone(t.Targets), slices.Clone(t.HTTP.Hosts)
+	}
+	return r
 }
 
 // PutRoutes keeps the routes as those of this boot. Once it has returned they

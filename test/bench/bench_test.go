@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -81,5 +83,57 @@ Requests/sec:  27433.12
 	}
 	if _, err := parseWrk(strings.Replace(out, "Requests/sec", "  Non-2xx or 3xx responses: 3\nRequests/sec", 1)); err == nil {
 		t.Error("bad answers were taken for good ones")
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	p, ok := parseStat([]byte("4711 (a (b) c) S 17 4711 4711 0 -1 4194560 1 2 3 4 150 25 7 8 20 0 5 0 99\n"))
+	want := process{pid: 4711, parent: 17, name: "a (b) c", own: 1750 * time.Millisecond, waited: 150 * time.Millisecond}
+	if !ok || p != want {
+		t.Errorf("%+v, %v; want %+v", p, ok, want)
+	}
+	for _, torn := range []string{"", "4711 (a", "4711 (a) S 17", "x (a) S 17 4711 4711 0 -1 4194560 1 2 3 4 150 25 7 8 20 0 5 0 99"} {
+		if _, ok := parseStat([]byte(torn)); ok {
+			t.Errorf("%q was taken", torn)
+		}
+	}
+}
+
+func TestAccount_CountsWhatIsThere(t *testing.T) {
+	before := account{1: 100, 2: 50, 3: 70}
+	after := account{1: 130, 3: 20, 4: 5} // 2 has ended, 3 is another process now, 4 is new
+	if used := after.since(before); used != 35 {
+		t.Errorf("%d, want 35", used)
+	}
+}
+
+func TestOptions_Wants(t *testing.T) {
+	for _, c := range []struct {
+		only, part string
+		want       bool
+	}{
+		{"", "supervise", true}, {"", "supervise.boot", true}, {"run", "supervise", false},
+		{"run,supervise", "supervise.boot", true}, {"supervise.boot", "supervise", true},
+		{"supervise.boot", "supervise.idle", false}, {"supervise.boot", "run", false},
+	} {
+		if got := (options{only: c.only}).wants(c.part); got != c.want {
+			t.Errorf("-only %q, %s: %v", c.only, c.part, got)
+		}
+	}
+}
+
+func TestAtATime_DoesAllAndNoMoreAtOnce(t *testing.T) {
+	var now, most, done atomic.Int32
+	err := atATime(3, 20, func(n int) error {
+		most.Store(max(most.Load(), now.Add(1)))
+		defer now.Add(-1)
+		done.Add(1)
+		if n == 7 {
+			return errors.New("seven")
+		}
+		return nil
+	})
+	if err == nil || err.Error() != "seven" || done.Load() != 20 || most.Load() > 3 {
+		t.Errorf("%v; %d done, %d at once", err, done.Load(), most.Load())
 	}
 }

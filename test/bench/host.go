@@ -114,11 +114,12 @@ func (h *host) addr(n int) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// service writes a definition and returns where the proxy serves it.
-func (h *host) service(id string, replicas int) (netip.AddrPort, error) {
+// service writes a definition and returns where the proxy serves it. Of health
+// it says how it is asked, besides the path.
+func (h *host) service(id string, replicas int, health ...string) (netip.AddrPort, error) {
 	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(h.freePort()))
-	text := fmt.Sprintf("image: %s\nreplicas: %d\nenvironment: {SERVICE: %s}\nhttp: {port: 8080, listen: '%s'}\nhealth: {path: /health}\n",
-		repo, replicas, id, at)
+	text := fmt.Sprintf("image: %s\nreplicas: %d\nenvironment: {SERVICE: %s}\nhttp: {port: 8080, listen: '%s'}\nhealth: {%s}\n",
+		repo, replicas, id, at, strings.Join(append([]string{"path: /health"}, health...), ", "))
 	return at, os.WriteFile(filepath.Join(h.dir, "services", id+".yml"), []byte(text), 0o644)
 }
 
@@ -149,7 +150,7 @@ func (h *host) close() error {
 func (h *host) sweep() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	var errs []error
+	errs := []error{h.leaveSwarm()}
 	for _, label := range []string{"conductor.namespace=" + namespace, container.Label + "=" + namespace, container.Label + "=" + namespace + "-floor"} {
 		errs = append(errs, h.removeContainers(ctx, label))
 	}

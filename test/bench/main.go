@@ -14,12 +14,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 )
 
 type options struct {
 	conductor, floor, app string // binaries
+	prober                string
 	stripped              string // conductor without its symbols
 	doc                   string // file whose table is rewritten; empty: none
 	only                  string // parts, separated by commas; empty: all
@@ -27,16 +29,25 @@ type options struct {
 	keepTrace             bool
 }
 
+// wants says whether a part is to be measured; one that has parts itself is
+// also if one of these is.
+func (o options) wants(part string) bool {
+	return o.only == "" || slices.ContainsFunc(strings.Split(o.only, ","), func(p string) bool {
+		return p == part || strings.HasPrefix(p, part+".") || strings.HasPrefix(part, p+".")
+	})
+}
+
 func main() {
 	var o options
 	flag.StringVar(&o.conductor, "conductor", "", "the binary that is measured")
 	flag.StringVar(&o.stripped, "stripped", "", "the same binary without symbols, for its size")
 	flag.StringVar(&o.floor, "floor", "", "the floor program's binary")
+	flag.StringVar(&o.prober, "prober", "", "the minimal prober's binary")
 	flag.StringVar(&o.app, "app", "", "the test application's binary")
 	flag.StringVar(&o.doc, "doc", "", "Markdown file whose table is rewritten")
-	flag.StringVar(&o.only, "only", "", "measure only these: engine,upgrade,run,proxy,plan,start")
+	flag.StringVar(&o.only, "only", "", "measure only these: start,plan,engine,upgrade,run,proxy,supervise (or of it: supervise.deaths, .hangs, .row, .boot, .idle)")
 	flag.BoolVar(&o.quick, "quick", false, "few repetitions: to see that it works")
-	flag.BoolVar(&o.keepTrace, "trace", false, "print the events of the last upgrade and floor with their times")
+	flag.BoolVar(&o.keepTrace, "trace", false, "print the events of the last upgrade, death and boot with their times")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -47,9 +58,6 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	wants := func(part string) bool {
-		return o.only == "" || strings.Contains(","+o.only+",", ","+part+",")
-	}
 	if o.doc != "" && o.only != "" {
 		return errors.New("-doc keeps a whole table: leave -only away")
 	}
@@ -69,8 +77,9 @@ func run(ctx context.Context, o options) (err error) {
 		{"upgrade", upgrades},
 		{"run", oneOffs},
 		{"proxy", throughput},
+		{"supervise", supervision},
 	} {
-		if !wants(part.name) {
+		if !o.wants(part.name) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "measuring: %s\n", part.name)

@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -113,22 +111,9 @@ const tick = 10 * time.Millisecond
 
 // cpu is the processor time that its workers have used so far.
 func (n *nginx) cpu() (used time.Duration) {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
-	for _, f := range stats {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue // it has ended
-		}
-		// The name is in parentheses and may have spaces: look behind it.
-		w := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		if len(w) < 13 || w[1] != strconv.Itoa(n.cmd.Process.Pid) {
-			continue
-		}
-		for _, ticks := range w[11:13] { // user, system
-			t, err := strconv.Atoi(ticks)
-			if err == nil {
-				used += time.Duration(t) * tick
-			}
+	for _, p := range processes() {
+		if p.parent == n.cmd.Process.Pid {
+			used += p.own
 		}
 	}
 	return used

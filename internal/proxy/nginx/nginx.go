@@ -12,6 +12,7 @@
 package nginx
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
 	"conductor/internal/proxy"
 )
@@ -49,6 +51,29 @@ type Config struct {
 type Proxy struct {
 	c  Config
 	mu sync.Mutex // one change at a time in this process; callers lock between processes
+
+	read parsed // the file as it was read last: it is looked at often and seldom changes
+}
+
+// parsed is the file with what parse found in it.
+type parsed struct {
+	file atomicfile.Reader
+
+	mu   sync.Mutex
+	text []byte
+	d    document
+	err  error
+}
+
+// parse returns what parse does; it is not to be changed.
+func (p *parsed) parse(text []byte) (document, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.text == nil || !bytes.Equal(p.text, text) {
+		p.text = text
+		p.d, p.err = parse(string(text))
+	}
+	return p.d, p.err
 }
 
 var _ proxy.Proxy = (*Proxy)(nil)
@@ -95,14 +120,14 @@ func (p *Proxy) settings() (settings, admin, error) {
 // onDisk returns the file as it is. ok is false where there is none, or none
 // that Conductor wrote whole: its text is returned all the same.
 func (p *Proxy) onDisk() (d document, text []byte, ok bool, err error) {
-	text, err = os.ReadFile(p.File())
+	text, err = p.read.file.Read(p.File())
 	if errors.Is(err, fs.ErrNotExist) {
 		return document{}, nil, false, nil
 	}
 	if err != nil {
 		return document{}, nil, false, fault.New(fault.ErrHost, "", "read nginx file: %w", err)
 	}
-	d, perr := parse(string(text))
+	d, perr := p.read.parse(text)
 	return d, text, perr == nil, nil
 }
 

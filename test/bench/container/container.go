@@ -26,19 +26,28 @@ type Spec struct {
 	Namespace   string
 	Network     string
 	Addr        netip.AddrPort
+	Restart     string        // the engine's restart policy; empty: none
+	Check       []string      // command of a health check by the engine; nil: none
+	Every       time.Duration // between two of them
 }
 
 // Create makes a container as Conductor makes an instance: an address of its
-// own, an init process, the local log driver, no health check by the engine.
+// own, an init process, the local log driver, and unless it is asked for, no
+// health check by the engine.
 func Create(ctx context.Context, e *image.Engine, s Spec) (id string, err error) {
+	check := map[string]any{"Test": []string{"NONE"}}
+	if s.Check != nil {
+		check = map[string]any{"Test": append([]string{"CMD"}, s.Check...), "Interval": s.Every, "Timeout": s.Every}
+	}
 	body := map[string]any{
 		"Image": s.Image, "Env": s.Env,
 		"Labels":      map[string]string{Label: s.Namespace},
-		"Healthcheck": map[string]any{"Test": []string{"NONE"}},
+		"Healthcheck": check,
 		"StopTimeout": 10,
 		"HostConfig": map[string]any{
 			"NetworkMode": s.Network, "Init": true,
-			"LogConfig": map[string]any{"Type": "local", "Config": map[string]string{"max-size": "10m", "max-file": "3"}},
+			"RestartPolicy": map[string]string{"Name": s.Restart},
+			"LogConfig":     map[string]any{"Type": "local", "Config": map[string]string{"max-size": "10m", "max-file": "3"}},
 		},
 		"NetworkingConfig": map[string]any{"EndpointsConfig": map[string]any{
 			s.Network: map[string]any{"IPAMConfig": map[string]any{"IPv4Address": s.Addr.Addr().String()}},
