@@ -20,6 +20,7 @@ import (
 
 	"conductor/internal/display"
 	"conductor/internal/fault"
+	"conductor/internal/remote"
 )
 
 // Env is the process around the command line.
@@ -29,9 +30,13 @@ type Env struct {
 	Getenv         func(string) string
 	Name           string // as the program was called: a path, or a name to be found
 	Open           Opener
+	OpenFleet      FleetOpener
 	// Signals has SIGINT and SIGTERM go to pass instead of ending the command's
 	// context, until giveBack is called; nil: it cannot be had.
 	Signals func(pass func(os.Signal)) (giveBack func())
+	// Session is the request, from another machine, that this command line is
+	// part of; nil: none.
+	Session *remote.Request
 }
 
 // Main runs one command and returns the process's exit code. When ctx ends
@@ -76,6 +81,7 @@ type app struct {
 
 	completing bool // a shell asks what a word could become
 	configFile string
+	reason     string // for the history
 	fleetFile  string
 	output     outputFlag
 	timeout    timeoutFlag
@@ -129,6 +135,9 @@ A service is a file, services/<id>.yml. A first look:
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(modeWords(), cobra.ShellCompDirectiveNoFileComp))
 
 	root.AddCommand(a.service(), a.run(), a.runs(), a.cron(), a.convergeCmd(), a.supervise(), a.validate(), a.doctor(), a.prune(), a.schema(), a.version(), a.completion(root), a.man(root))
+	if a.env.Session == nil { // else it is about this host, and about no other
+		root.AddCommand(a.deploy(), a.fleetCmd(), a.session())
+	}
 	return root
 }
 
@@ -172,6 +181,9 @@ func (a *app) say(text string) {
 
 // whoAsks names the person behind the command, for locks and the history.
 func (a *app) whoAsks() string {
+	if r := a.env.Session; r != nil && r.By != "" {
+		return r.By
+	}
 	if s := a.env.Getenv("SUDO_USER"); s != "" {
 		return s
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 
+	"conductor/internal/balancer"
 	"conductor/internal/display"
 	"conductor/internal/engine"
 	"conductor/internal/fault"
@@ -34,6 +35,9 @@ var exitCodes = []struct {
 	{engine.ErrUnreachable, 8},
 	{engine.ErrNoSpace, 9},
 	{proxy.ErrRefused, 6},
+	{balancer.ErrUnknown, 3},
+	{balancer.ErrRefused, 6},
+	{balancer.ErrUnreachable, 8},
 	{proxy.ErrNotRestored, 6},
 	{proxy.ErrUnreachable, 8},
 	{proxy.ErrUnsupported, 9},

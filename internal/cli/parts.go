@@ -10,6 +10,8 @@ import (
 	"conductor/internal/event"
 	"conductor/internal/goal"
 	"conductor/internal/proxy"
+	"conductor/internal/remote"
+	"conductor/internal/session"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -72,8 +74,18 @@ type Parts struct {
 	Supervise func(ctx context.Context, address string) error
 	// Supervisor tells the process of the one that runs, 0 for none.
 	Supervisor func() (pid int, since time.Time)
+	// Station is what a deploy asks of this host; nil: nothing.
+	Station Station
 	// Close lets go of what was opened; nil: nothing.
 	Close func() error
+}
+
+// Station is what conductors of other machines ask of this host, besides its
+// commands.
+type Station interface {
+	Handlers() map[remote.Do]session.Handler
+	// Holds says whether the request's token has the fleet's lock of its service.
+	Holds(ctx context.Context, r remote.Request) error
 }
 
 // History is what was done; state.History is it for real.
@@ -92,6 +104,7 @@ type Setup struct {
 	Emit        event.Sink
 	Warn        func(error) // told what a person should know; not fatal
 	User        string
+	Reason      string          // given for what is done; may be empty
 	Caller      converge.Caller // how crontabs call this program
 	// Version and Commit of this program; Commit may be empty.
 	Version, Commit string

@@ -39,6 +39,9 @@ func (p *plain) line(e event.Event) string {
 	if subject == "" {
 		subject = e.Service
 	}
+	if e.Host != "" {
+		subject = strings.TrimSpace(e.Host + " " + e.Instance)
+	}
 	subject = CleanLine(subject)
 	p.width = max(p.width, min(utf8.RuneCountInString(subject), subjectMax))
 

@@ -63,7 +63,8 @@ func (l *loop) do(ctx context.Context, s rollout.Step, at map[string]balancer.Se
 				return err
 			}
 		}
-		return l.Hosts.Upgrade(whole, first, l.d.Service, l.d.Revision, func(e event.Event) {
+		u := Upgrade{Service: l.d.Service, Revision: l.d.Revision, Back: l.d.Rollback, SkipBefore: len(l.d.Migrate) > 0}
+		return l.Hosts.Upgrade(whole, first, u, func(e event.Event) {
 			e.Host = first
 			l.Emit(e)
 		})

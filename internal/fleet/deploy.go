@@ -71,7 +71,7 @@ func (l *loop) back(ctx context.Context, to string) *loop {
 		return l
 	}
 	d := l.d
-	d.Revision, d.Test, d.Migrate, d.MaxFailed, d.Confirm, d.Strategy.First = to, nil, nil, len(l.hosts), nil, ""
+	d.Revision, d.Rollback, d.Test, d.Migrate, d.MaxFailed, d.Confirm, d.Strategy.First = to, true, nil, nil, len(l.hosts), nil, ""
 	b := l.Fleet.loop(d)
 	b.began = l.began
 	for n, h := range b.hosts {
@@ -120,7 +120,7 @@ func (l *loop) preflight(ctx context.Context) error {
 	for _, h := range l.hosts {
 		looking.Go(func() {
 			began := time.Now()
-			seen, err := l.Hosts.Look(ctx, h.name, Question{l.d.Service, l.d.Revision})
+			seen, err := l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision, Whole: true})
 			if err == nil {
 				err = l.fit(h, seen, began)
 			}
@@ -241,7 +241,8 @@ func (l *loop) hold(ctx context.Context) (context.Context, func(), error) {
 func (l *loop) outcome() Outcome {
 	o := Outcome{Service: l.d.Service, Revision: l.d.Revision, Took: time.Since(l.began)}
 	for _, h := range l.hosts {
-		out := HostOutcome{Host: h.name, Revision: h.seen.Live, In: l.at[h.name].In, Changed: h.changed, Err: h.err}
+		s, balanced := l.at[h.name]
+		out := HostOutcome{Host: h.name, Revision: h.seen.Live, Balanced: balanced, In: s.In, Changed: h.changed, Err: h.err}
 		if h.err != nil {
 			out.Failure = h.err.Error()
 		}

@@ -161,7 +161,8 @@ func (f *inMemory) Mark(ctx context.Context, host, service, revision string, m M
 	return f.call(ctx, "mark", host, 10*time.Millisecond, func(h *machine) error { h.Marks = append(h.Marks, m); return nil })
 }
 
-func (f *inMemory) Upgrade(ctx context.Context, host, service, revision string, emit event.Sink) error {
+func (f *inMemory) Upgrade(ctx context.Context, host string, u Upgrade, emit event.Sink) error {
+	service, revision := u.Service, u.Revision
 	err := f.call(ctx, "upgrade", host, 2*time.Second, func(h *machine) error {
 		if h.broken[revision] {
 			return fault.New(fault.ErrUnhealthy, "", "%s did not become healthy", revision)

@@ -40,7 +40,7 @@ type Hosts interface {
 	Mark(ctx context.Context, host, service, revision string, m Mark) error
 	// Upgrade has the host upgrade, with its events going to emit. Once the host
 	// has begun it goes on to an end of its own, whatever becomes of the call.
-	Upgrade(ctx context.Context, host, service, revision string, emit event.Sink) error
+	Upgrade(ctx context.Context, host string, u Upgrade, emit event.Sink) error
 	// Verify asks the service there as a client would, through the host's proxy.
 	Verify(ctx context.Context, host, service string) error
 }
@@ -60,8 +60,18 @@ type Task struct {
 	Timeout           time.Duration // 0: none
 }
 
+// Upgrade is what a host is to run.
+type Upgrade struct {
+	Service, Revision string
+	Back              bool // to a release that it has kept
+	SkipBefore        bool // the fleet has a migration in place of upgrade.before
+}
+
 // Question is what Look asks.
-type Question struct{ Service, Revision string }
+type Question struct {
+	Service, Revision string
+	Whole             bool // look for troubles, too
+}
 
 // Seen is what a host says.
 type Seen struct {
@@ -96,6 +106,8 @@ type Deploy struct {
 	// Timeouts; 0: the defaults.
 	TestTimeout, MigrateTimeout, DrainTimeout time.Duration
 	Wait                                      bool // for who has the lock
+	// Rollback: the revision is one that the hosts have kept.
+	Rollback bool
 	// Back: when it fails, the hosts that it changed go back to what they ran.
 	Back bool
 	// Confirm asks whether to go on after the first host; nil: yes.
@@ -133,7 +145,8 @@ type Fleet struct {
 type HostOutcome struct {
 	Host     string `json:"host"`
 	Revision string `json:"revision"`          // that it runs now; "?": it is not known
-	In       bool   `json:"in"`                // of the balancer, where there is one
+	Balanced bool   `json:"balanced"`          // the balancer knows it
+	In       bool   `json:"in"`                // and sends it requests
 	Changed  bool   `json:"changed"`           // by this deploy
 	Failure  string `json:"failure,omitempty"` // why it does not run what it should
 	Err      error  `json:"-"`

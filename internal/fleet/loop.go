@@ -148,7 +148,7 @@ func (l *loop) observe(ctx context.Context) error {
 			continue
 		}
 		looking.Go(func() {
-			seen, err := l.Hosts.Look(ctx, h.name, Question{l.d.Service, l.d.Revision})
+			seen, err := l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision})
 			if err != nil {
 				h.err = fmt.Errorf("%s: %w", h.name, err)
 				return

@@ -85,10 +85,10 @@ const (
 
 // Step is something that may begin now.
 type Step struct {
-	Do    Do
-	Hosts []string
-	Out   []string // Swap's
-	Cause string   // in words, true without context
+	Do    Do       `json:"do"`
+	Hosts []string `json:"hosts"`
+	Out   []string `json:"out,omitempty"` // Swap's
+	Cause string   `json:"cause"`         // in words, true without context
 }
 
 // Output is a decision.

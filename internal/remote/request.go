@@ -1,0 +1,197 @@
+package remote
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"conductor/internal/fault"
+)
+
+// Protocol is the version of what both ends say to each other. It rises when
+// an end of the version before would misunderstand.
+const Protocol = 1
+
+// MaxRequest is how long a request may be, in bytes of JSON.
+const MaxRequest = 1 << 20
+
+// Do is what a host is asked to do.
+type Do string
+
+const (
+	// Observe answers with one JSON document: how the host is, and the service
+	// where one is named.
+	Observe Do = "observe"
+	// Hold takes the fleet's lock of a service: writes Held once it has it, and
+	// keeps it until the session ends. Exit 7 where somebody else has it, unless
+	// the request says to wait.
+	Hold Do = "hold"
+	// Command is one of conductor's own commands (Args), with --output json.
+	Command Do = "command"
+	// Exec is the same, with the streams and the exit code of what it runs:
+	// service exec, run, service logs.
+	Exec Do = "exec"
+	// Bring has the image of a revision of the service on the host.
+	Bring Do = "bring"
+	// Migrate runs Command once for a revision of the service.
+	Migrate Do = "migrate"
+	// Mark notes what is true of a revision over the whole fleet.
+	Mark Do = "mark"
+	// Verify asks the service through the host's own proxy.
+	Verify Do = "verify"
+	// Layers answers which of the layers the host has, whole or in part.
+	Layers Do = "layers"
+	// Receive takes the Size bytes of Digest, from Offset on.
+	Receive Do = "receive"
+	// HAProxy gives Lines to the runtime API at Socket, and answers what it says.
+	HAProxy Do = "haproxy"
+	// WriteDefinitions makes Definitions those of the host.
+	WriteDefinitions Do = "write-definitions"
+)
+
+// Input is what the far end reads after the request's line, and so what the end
+// of the context means.
+type Input int
+
+const (
+	// Lines: the line "interrupt" is Ctrl-C: the request comes to a clean end.
+	// The end of the input is none: what was asked goes on to its own end when
+	// the connection is cut.
+	Lines Input = iota
+	// Beats: a line each BeatEvery says that the near end lives. What was asked
+	// ends with the input, and when there was no line for BeatLost.
+	Beats
+	// Bytes: Streams.Stdin. What was asked ends when nobody reads its output.
+	Bytes
+)
+
+// Input tells what is read after the request's line.
+func (d Do) Input() Input {
+	switch d {
+	case Hold:
+		return Beats
+	case Exec, Receive:
+		return Bytes
+	}
+	return Lines
+}
+
+// Request is what a host is asked. Do decides which of the fields after Hold
+// mean something.
+type Request struct {
+	Protocol int    `json:"protocol"` // filled in by Encode
+	Version  string `json:"version"`  // of the asking conductor
+	Do       Do     `json:"do"`
+	By       string `json:"by,omitempty"`     // who asks, for locks and the history: "alice@laptop"
+	Reason   string `json:"reason,omitempty"` // why, for the history
+	// Hold is the token of the fleet's lock, without which the request is
+	// refused (exit 7); empty: it needs none.
+	Hold string `json:"hold,omitempty"`
+
+	Service  string `json:"service,omitempty"`
+	Revision string `json:"revision,omitempty"`
+	Token    string `json:"token,omitempty"` // Hold: by which others say that they know the holder
+	Wait     bool   `json:"wait,omitempty"`  // Hold: wait for the lock
+
+	Whole bool   `json:"whole,omitempty"` // Observe: look for what keeps the host from an upgrade, too
+	Mark  string `json:"mark,omitempty"`  // Mark: which
+
+	Args    []string `json:"args,omitempty"`    // Command, Exec: as after "conductor"
+	Command []string `json:"command,omitempty"` // Migrate: what runs in the container
+
+	Layers []string `json:"layers,omitempty"` // Layers: chain IDs
+	Digest string   `json:"digest,omitempty"` // Receive
+	Offset int64    `json:"offset,omitempty"` // Receive: bytes
+	Size   int64    `json:"size,omitempty"`   // Receive: bytes
+
+	Socket string   `json:"socket,omitempty"` // HAProxy: path
+	Lines  []string `json:"lines,omitempty"`  // HAProxy: commands
+
+	Definitions map[string]string `json:"definitions,omitempty"` // WriteDefinitions: text by service
+}
+
+// Encode returns the request's line, its end included. An error is
+// fault.ErrUsage.
+func (r Request) Encode() ([]byte, error) {
+	r.Protocol = Protocol
+	if err := r.check(); err != nil {
+		return nil, fault.New(fault.ErrUsage, "", "request %s: %w", r.Do, err)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		return nil, fault.New(fault.ErrUsage, "", "request %s: %w", r.Do, err)
+	}
+	if b.Len() > MaxRequest {
+		return nil, fault.New(fault.ErrUsage, "ask for less at once", "request %s has %d bytes, and may have %d", r.Do, b.Len(), MaxRequest)
+	}
+	return b.Bytes(), nil
+}
+
+// Decode reads a request's line for a conductor of the version. A request that
+// this one does not understand as it was meant is an error that says who speaks
+// what (fault.ErrHost), never understood in part.
+func Decode(line []byte, version string) (Request, error) {
+	var who struct {
+		Protocol int    `json:"protocol"`
+		Version  string `json:"version"`
+	}
+	wrong := func(err error) error {
+		return fault.New(fault.ErrUsage, "conductor session is what conductor deploy starts over ssh; it is not for people", "read request: %w", err)
+	}
+	if !utf8.Valid(line) { // it would be replaced in silence
+		return Request{}, wrong(errors.New("it is no UTF-8"))
+	}
+	if err := json.Unmarshal(line, &who); err != nil {
+		return Request{}, wrong(err)
+	}
+	differ := func(format string, args ...any) error {
+		return fault.New(fault.ErrHost, "bring both to one version: conductor host install HOST",
+			"the asking conductor is %s, the host's is %s: %w", orUnknown(who.Version), version, fmt.Errorf(format, args...))
+	}
+	if who.Protocol != Protocol {
+		return Request{}, differ("they speak protocol %d and %d", who.Protocol, Protocol)
+	}
+	var r Request
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		if strings.Contains(err.Error(), "unknown field") {
+			return Request{}, differ("the host's does not know what is meant (%w)", err)
+		}
+		return Request{}, wrong(err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return Request{}, wrong(errors.New("there is more than one"))
+	}
+	if err := r.check(); err != nil {
+		return Request{}, wrong(err)
+	}
+	return r, nil
+}
+
+// check: what goes into locks, the history and messages has to be a line.
+func (r Request) check() error {
+	if r.Do == "" {
+		return errors.New("it does not say what to do")
+	}
+	for name, text := range map[string]string{"version": r.Version, "by": r.By, "reason": r.Reason, "do": string(r.Do)} {
+		if strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) || len(text) > 4096 {
+			return fmt.Errorf("%s is no line of text: %.80q", name, text)
+		}
+	}
+	return nil
+}
+
+func orUnknown(version string) string {
+	if version == "" {
+		return "of an unknown version"
+	}
+	return version
+}
