@@ -19,7 +19,7 @@ func main() {
 	var s signals
 	ctx := s.interruptible(context.Background())
 	os.Exit(cli.Main(ctx, os.Args[1:], cli.Env{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Name: os.Args[0], Open: open, Signals: s.take,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Name: os.Args[0], Open: open, OpenFleet: openFleet, Signals: s.take,
 	}))
 }
 

@@ -76,6 +76,7 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		h, _ := dir.Supervisor()
 		return h.PID, h.Start
 	}
+	parts.FleetState = dir
 	parts.Routes = dir.Routes
 	parts.History = history
 	parts.RunLog = dir.ReadRunLog

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,6 +29,10 @@ const standstill = 10 * time.Second
 // lastWords is how long the end may wait for messages on their way.
 const lastWords = 700 * time.Millisecond
 
+// gcPercent is how much garbage a supervisor may have beside what it needs, in
+// percent; Go's default is 100.
+const gcPercent = 30
+
 // supervisor is one that can be watched.
 type supervisor struct {
 	setup   cli.Setup
@@ -39,6 +44,9 @@ type supervisor struct {
 // run looks after all services until ctx is done, and has metrics at the
 // address, unless that is empty.
 func (s supervisor) run(ctx context.Context, address string) error {
+	// It does little for a long time: what it leaves behind is picked up early,
+	// for the memory is the services'.
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	release, err := s.dir.LockSupervisor(ctx, state.Holder{Verb: "supervise", User: s.setup.User})
 	if err != nil {
 		return err

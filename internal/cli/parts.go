@@ -10,7 +10,6 @@ import (
 	"conductor/internal/event"
 	"conductor/internal/goal"
 	"conductor/internal/proxy"
-	"conductor/internal/remote"
 	"conductor/internal/session"
 	"conductor/internal/spec"
 	"conductor/internal/state"
@@ -74,18 +73,10 @@ type Parts struct {
 	Supervise func(ctx context.Context, address string) error
 	// Supervisor tells the process of the one that runs, 0 for none.
 	Supervisor func() (pid int, since time.Time)
-	// Station is what a deploy asks of this host; nil: nothing.
-	Station Station
+	// FleetState is what this host knows of the fleet that it is part of.
+	FleetState session.State
 	// Close lets go of what was opened; nil: nothing.
 	Close func() error
-}
-
-// Station is what conductors of other machines ask of this host, besides its
-// commands.
-type Station interface {
-	Handlers() map[remote.Do]session.Handler
-	// Holds says whether the request's token has the fleet's lock of its service.
-	Holds(ctx context.Context, r remote.Request) error
 }
 
 // History is what was done; state.History is it for real.

@@ -3,15 +3,20 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"conductor/internal/remote"
 	"conductor/internal/session"
+	"conductor/internal/spec"
 )
 
 // session is what a deploy starts on each host, over ssh.
@@ -27,15 +32,16 @@ deploy starts on hosts over ssh; it is not for people.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// What was begun goes on when the connection ends.
 			signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
-			p, _, err := a.ask(cmd.Context())
+			p, setup, err := a.ask(cmd.Context())
 			defer p.close()
 			s := session.Server{Version: thisVersion().Version, Code: Code, Trouble: err, Do: map[remote.Do]session.Handler{
 				remote.Command: a.command,
 				remote.Exec:    a.command,
 			}}
-			if err == nil && p.Station != nil {
-				maps.Copy(s.Do, p.Station.Handlers())
-				s.Holds = p.Station.Holds
+			if err == nil && p.FleetState != nil {
+				station := a.station(p, setup)
+				maps.Copy(s.Do, station.Handlers())
+				s.Holds = station.Holds
 			}
 			if code := s.Serve(cmd.Context(), a.env.Stdin, a.env.Stdout, a.stderr); code != 0 {
 				return exitCode(code)
@@ -43,6 +49,41 @@ deploy starts on hosts over ssh; it is not for people.`,
 			return nil
 		},
 	}
+}
+
+// station is this host, as a fleet asks it.
+func (a *app) station(p *Parts, s Setup) *session.Station {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return &session.Station{
+		Version: s.Version, Commit: s.Commit, Hostname: host,
+		Services: p.Core, State: p.FleetState, Image: p.Engine.Image,
+		Definition: func(id string) (spec.Service, string, error) {
+			d, err := s.Definitions.Get(id)
+			if err != nil {
+				return d, "", err
+			}
+			text, err := os.ReadFile(filepath.Join(s.Config.ServicesDir, id+".yml"))
+			return d, fmt.Sprintf("%x", sha256.Sum256(text)), err
+		},
+		Troubles: a.troubles,
+		Nginx:    session.NginxBalancer{Test: s.Config.Proxy.Test, Reload: s.Config.Proxy.Reload},
+	}
+}
+
+// troubles are what doctor finds wrong with the host itself. A service that is
+// not well, or a definition that is not valid, is for whoever upgrades that one.
+func (a *app) troubles(ctx context.Context) (all []string) {
+	d := doctor{now: a.start, statfs: syscall.Statfs}
+	a.examine(ctx, &d)
+	for _, f := range d.findings {
+		if f.Level == levelFail && slices.Contains([]string{"config", "state", "host", "engine", "network", "disk", "proxy"}, f.Check) {
+			all = append(all, f.Check+": "+f.Text)
+		}
+	}
+	return all
 }
 
 // command is one of the commands of this program, asked for from elsewhere. It

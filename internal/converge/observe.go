@@ -254,7 +254,7 @@ type probed struct {
 }
 
 func newWatcher(p health.Prober) *watcher {
-	return &watcher{prober: p, found: make(chan probed, 64), known: map[string]*watched{}}
+	return &watcher{prober: p, found: make(chan probed), known: map[string]*watched{}}
 }
 
 // watch starts to probe the instance, if it is not probed yet.

@@ -112,6 +112,28 @@ type Engine interface {
 	Events(ctx context.Context, labels map[string]string, ready func(), f func(Event)) error
 }
 
+// Archives is an Engine that images can be carried out of, and into. The rules
+// of Engine hold for it.
+type Archives interface {
+	Engine
+
+	// Images returns the local images, those without a name too, ordered by ID.
+	Images(ctx context.Context) ([]Image, error)
+	// SaveImage writes an image, found by name or ID, as a tar: manifest.json
+	// names its configuration and its layers in the tar, which may be
+	// compressed and come in any order. A writer's own error ends it and is
+	// what is returned.
+	SaveImage(ctx context.Context, ref string, w io.Writer) error
+	// LoadImage reads such a tar of one image, takes the names that it gives
+	// the image, and returns the image's ID. But for Info.WholeLoads, layers
+	// need not be in it that an image here has, over the same layers below
+	// them. What is in it is checked against the sums in the configuration;
+	// with WholeLoads, an image that was refused may be there, and cannot be
+	// run. A reader's own error ends it and is what is returned. The reader is
+	// not to be used again: it may still be read after the return.
+	LoadImage(ctx context.Context, archive io.Reader) (id string, err error)
+}
+
 // Info says what the engine is.
 type Info struct {
 	Name       string // Docker, Podman
@@ -119,6 +141,9 @@ type Info struct {
 	APIVersion string
 	Endpoint   string
 	RootDir    string // where images and containers are kept
+	// WholeLoads: LoadImage wants all layers, also those that are here, and an
+	// image's ID may depend on how it came here.
+	WholeLoads bool
 }
 
 // Image is a local image.
@@ -126,6 +151,9 @@ type Image struct {
 	ID      string // sha256:…
 	Digests []string
 	Size    int64 // bytes
+	// Layers are the sums of its layers, each as a tar that is not compressed
+	// (sha256:…), from the bottom. None: it has no files, or is not whole.
+	Layers []string
 }
 
 // Network is a bridge network of this host.

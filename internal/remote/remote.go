@@ -23,7 +23,8 @@ import (
 type Transport interface {
 	// Do opens a session on the host, sends the request, gives its streams, and
 	// returns when the session is over. It tries once: whether a request may be
-	// repeated is for whoever knows what it does.
+	// repeated is for whoever knows what it does. A host takes so many sessions
+	// at once (10 over ssh, each Hold is one); Do waits for its turn.
 	//
 	// Errors:
 	//   - fault.ErrUnreachable: the connection could not be had, or was cut. If

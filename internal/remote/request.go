@@ -44,14 +44,15 @@ const (
 	Mark Do = "mark"
 	// Verify asks the service through the host's own proxy.
 	Verify Do = "verify"
-	// Layers answers which of the layers the host has, whole or in part.
-	Layers Do = "layers"
-	// Receive takes the Size bytes of Digest, from Offset on.
+	// Layers answers what of an image the host has, Receive takes a part of a
+	// layer, and Load makes an image of what was received (internal/ship).
+	Layers  Do = "layers"
 	Receive Do = "receive"
-	// HAProxy gives Lines to the runtime API at Socket, and answers what it says.
-	HAProxy Do = "haproxy"
-	// WriteDefinitions makes Definitions those of the host.
-	WriteDefinitions Do = "write-definitions"
+	Load    Do = "load"
+	// HAProxy and NginxFile ask the balancer that runs on the host
+	// (internal/balancer).
+	HAProxy   Do = "haproxy"
+	NginxFile Do = "nginx-file"
 )
 
 // Input is what the far end reads after the request's line, and so what the end
@@ -75,7 +76,7 @@ func (d Do) Input() Input {
 	switch d {
 	case Hold:
 		return Beats
-	case Exec, Receive:
+	case Exec, Receive, Load:
 		return Bytes
 	}
 	return Lines
@@ -104,15 +105,9 @@ type Request struct {
 	Args    []string `json:"args,omitempty"`    // Command, Exec: as after "conductor"
 	Command []string `json:"command,omitempty"` // Migrate: what runs in the container
 
-	Layers []string `json:"layers,omitempty"` // Layers: chain IDs
-	Digest string   `json:"digest,omitempty"` // Receive
-	Offset int64    `json:"offset,omitempty"` // Receive: bytes
-	Size   int64    `json:"size,omitempty"`   // Receive: bytes
-
-	Socket string   `json:"socket,omitempty"` // HAProxy: path
-	Lines  []string `json:"lines,omitempty"`  // HAProxy: commands
-
-	Definitions map[string]string `json:"definitions,omitempty"` // WriteDefinitions: text by service
+	// Body is what Layers, Receive, HAProxy and NginxFile ask with, in the form
+	// of the room that answers.
+	Body json.RawMessage `json:"body,omitempty"`
 }
 
 // Encode returns the request's line, its end included. An error is

@@ -27,7 +27,9 @@ const requestTimeout = 30 * time.Second
 // Call is one request, with its streams.
 type Call struct {
 	remote.Request
-	Stdin          io.Reader // for requests whose Input is Bytes; others: empty
+	Stdin io.Reader // for requests whose Input is Bytes; others: empty
+	// Stdout and Stderr fail when nobody reads; but for Bytes also when nobody
+	// has read for a minute.
 	Stdout, Stderr io.Writer
 }
 
@@ -68,12 +70,13 @@ func (s *Server) Serve(ctx context.Context, stdin io.Reader, stdout, stderr io.W
 	if err := remote.Greet(stdout, stderr); err != nil {
 		return s.Code(err)
 	}
-	end := remote.EndingOf(s.serve(ctx, stdin, stdout, stderr), s.Code)
-	_ = end.Write(stderr) // the process ends with the code all the same
+	last := &timed{to: stderr}
+	end := remote.EndingOf(s.serve(ctx, stdin, stdout, last), s.Code)
+	_ = end.Write(last) // the process ends with the code all the same
 	return end.Code
 }
 
-func (s *Server) serve(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
+func (s *Server) serve(ctx context.Context, stdin io.Reader, stdout io.Writer, stderr *timed) error {
 	in := bufio.NewReaderSize(stdin, 64<<10)
 	r, err := s.request(ctx, in)
 	if err != nil {
@@ -83,7 +86,7 @@ func (s *Server) serve(ctx context.Context, stdin io.Reader, stdout, stderr io.W
 	if handler == nil {
 		return cmp.Or(s.Trouble, s.unknown(r))
 	}
-	c := Call{Request: r, Stdin: strings.NewReader(""), Stdout: stdout, Stderr: stderr}
+	c := Call{Request: r, Stdin: strings.NewReader(""), Stdout: &timed{to: stdout}, Stderr: stderr}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	switch r.Do.Input() {
@@ -92,7 +95,8 @@ func (s *Server) serve(ctx context.Context, stdin io.Reader, stdout, stderr io.W
 	case remote.Beats:
 		go beats(ctx, in, cancel)
 	case remote.Bytes:
-		c.Stdin = in
+		// People may read as slowly as they like.
+		c.Stdin, c.Stdout, c.Stderr = in, stdout, stderr.to
 		stop, err := watchReader(stdout, func() { cancel(remote.ErrGone) })
 		if err != nil {
 			return fault.New(fault.ErrHost, "", "watch for the end of the connection: %w", err)

@@ -306,3 +306,31 @@ func TestServe_ReaderGone(t *testing.T) {
 	}
 	_ = feed.Close()
 }
+
+// A connection that is cut without a word takes nothing any more, and holds
+// nothing up.
+func TestServe_GoesOnWhenNothingIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		unread, stdout := io.Pipe()
+		unsaid, stderr := io.Pipe()
+		go func() { // the greetings pass
+			_, _ = io.ReadFull(unread, make([]byte, len(remote.Greeting)))
+			_, _ = io.ReadFull(unsaid, make([]byte, len(remote.Greeting)))
+		}()
+		done := false
+		s := server(map[remote.Do]session.Handler{remote.Migrate: func(ctx context.Context, c session.Call) error {
+			for range 1000 {
+				_, _ = io.WriteString(c.Stdout, "line\n")
+				_, _ = io.WriteString(c.Stderr, "line\n")
+			}
+			done = ctx.Err() == nil
+			return nil
+		}})
+		start := time.Now()
+		code := s.Serve(t.Context(), strings.NewReader(line(t, remote.Request{Do: remote.Migrate})), stdout, stderr)
+		if took := time.Since(start); code != 0 || !done || took != 2*time.Minute {
+			t.Errorf("%d, %t, after %s", code, done, took)
+		}
+		_, _ = unread.Close(), unsaid.Close()
+	})
+}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"conductor/internal/balancer"
 	"conductor/internal/converge"
 	"conductor/internal/engine"
 	"conductor/internal/fault"
@@ -28,6 +30,8 @@ type Station struct {
 	Definition func(id string) (spec.Service, string, error)
 	// Image returns the ID of what a reference names on this host.
 	Image func(ctx context.Context, reference string) (engine.Image, error)
+	// Nginx changes what nginx runs, where that is the balancer of a fleet.
+	Nginx NginxBalancer
 	// Troubles are what keeps the host from an upgrade, a line each.
 	Troubles func(ctx context.Context) []string
 }
@@ -57,6 +61,9 @@ func (s *Station) Handlers() map[remote.Do]Handler {
 		remote.Migrate: s.migrate,
 		remote.Mark:    s.mark,
 		remote.Verify:  s.verify,
+
+		remote.HAProxy:   s.haproxy,
+		remote.NginxFile: s.nginxFile,
 	}
 }
 
@@ -200,6 +207,41 @@ func (s *Station) mark(ctx context.Context, c Call) error {
 		return fault.New(fault.ErrUsage, "", "%q is nothing that can be noted of a revision", c.Mark)
 	}
 	return s.State.Mark(ctx, c.Service, c.Revision, c.Mark)
+}
+
+func (s *Station) haproxy(ctx context.Context, c Call) error {
+	var r balancer.RuntimeRequest
+	if err := body(c, &r); err != nil {
+		return err
+	}
+	text, err := HAProxy(ctx, r.Socket, r.Lines)
+	if err != nil {
+		return err
+	}
+	return answer(c.Stdout, text)
+}
+
+func (s *Station) nginxFile(ctx context.Context, c Call) error {
+	var r balancer.FileRequest
+	if err := body(c, &r); err != nil {
+		return err
+	}
+	a, err := s.Nginx.Do(ctx, r)
+	if err != nil {
+		return err
+	}
+	return answer(c.Stdout, a)
+}
+
+// body reads what a request asks with. What this conductor does not know is
+// nothing that it may leave out.
+func body(c Call, to any) error {
+	d := json.NewDecoder(bytes.NewReader(c.Body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return fault.New(fault.ErrHost, "bring both to one version: conductor host install HOST", "read what %q asks with: %w", c.Do, err)
+	}
+	return nil
 }
 
 // answer writes the one document of a question's answer.

@@ -21,6 +21,7 @@ type Fleet struct {
 	// hosts which take them from here; empty: none do.
 	Definitions string
 	Notify      []NotifyTarget
+	SSH         []string // how ssh is called; empty: ssh
 }
 
 // FleetHost is a machine that runs services.

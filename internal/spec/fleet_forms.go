@@ -24,6 +24,8 @@ func fleetKeys() keys[Fleet] {
 			}, func(f *Fleet) *[]FleetTarget { return &f.Targets }, "command"),
 		section("hooks", "Commands that run at points of a deploy, where it runs.",
 			hookPointKeys(), func(f *Fleet) *map[HookPoint]Hook { return &f.Hooks }),
+		field("ssh", "How ssh is called, a list of words, such as [ssh, -F, FILE]; it runs in this file's folder. Default: [ssh].",
+			argv(), func(f *Fleet) *[]string { return &f.SSH }),
 		field("definitions", "The folder that has the services' definitions, for conductor sync. Default: none.",
 			directory(), func(f *Fleet) *string { return &f.Definitions }),
 		field("notify", "Who is told how a deploy ended, as in conductor.yml.",

@@ -82,6 +82,7 @@ func TestParseFleet_ReadsEveryKey(t *testing.T) {
 		},
 		Definitions: "/srv/shop/services",
 		Notify:      []NotifyTarget{{Name: "slack", Slack: &HiddenURL{File: "/srv/shop/slack.url"}}},
+		SSH:         []string{"ssh", "-F", "ssh_config"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

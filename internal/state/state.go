@@ -45,7 +45,7 @@ type Operation struct {
 	Service string    `json:"service"`
 	Verb    string    `json:"verb"`
 	User    string    `json:"user,omitempty"`
-	Reason  string    `json:"reason,omitempty"` // that was given
+	Reason  string    `json:"reason,omitempty"`  // that was given
 	From    string    `json:"from,omitempty"`    // revision before
 	To      string    `json:"to,omitempty"`      // revision after, or asked for
 	Release string    `json:"release,omitempty"` // digest

@@ -233,7 +233,7 @@ type ended struct {
 func TestEngine_StoppedDuringARun(t *testing.T) {
 	d, _, i := openPrivate(t)
 	_, carried, waited := running(t, i, enginetest.Forever, "ready\n")
-	d.stop()
+	d.Stop()
 	if err := <-carried; err != nil && !errors.Is(err, engine.ErrUnreachable) {
 		t.Errorf("attach: %v", err)
 	}
@@ -246,10 +246,10 @@ func TestEngine_StoppedDuringARun(t *testing.T) {
 // With live restore a container outlives the engine: nothing says that it has
 // ended, and it can be attached to and waited for again.
 func TestEngine_RestartedDuringARun(t *testing.T) {
-	d, e, i := openPrivate(t, "--live-restore")
+	d, _, i := openPrivate(t, "--live-restore")
 	const word = "0=false 1=false 2=false \n"
 	id, carried, waited := running(t, i, enginetest.Terminal, word)
-	d.stop()
+	d.Stop()
 	if err := <-carried; err != nil && !errors.Is(err, engine.ErrUnreachable) {
 		t.Errorf("attach: %v", err)
 	}
@@ -259,7 +259,7 @@ func TestEngine_RestartedDuringARun(t *testing.T) {
 	if _, err := i.Engine.Wait(t.Context(), id); !errors.Is(err, engine.ErrUnreachable) {
 		t.Errorf("wait for a container of an engine that is gone: %v", err)
 	}
-	d.start(e)
+	d.Start()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := i.Engine.Wait(ctx, id); !errors.Is(err, context.DeadlineExceeded) {

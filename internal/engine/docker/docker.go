@@ -30,7 +30,7 @@ type Engine struct {
 	agreed   atomic.Bool // the version of the API is agreed on
 }
 
-var _ engine.Engine = (*Engine)(nil)
+var _ engine.Archives = (*Engine)(nil)
 
 // idleConnections is how many connections are kept open: replicas are started
 // side by side, and a new connection for each call would cost them.
@@ -113,6 +113,7 @@ func (e *Engine) Info(ctx context.Context) (engine.Info, error) {
 	return engine.Info{
 		Name: name, Version: v.Version, APIVersion: e.api.ClientVersion(),
 		Endpoint: e.endpoint, RootDir: i.Info.DockerRootDir,
+		WholeLoads: name != "Docker" || inContainerd(i.Info.DriverStatus),
 	}, nil
 }
 

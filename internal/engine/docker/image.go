@@ -24,7 +24,7 @@ func (e *Engine) Image(ctx context.Context, ref string) (engine.Image, error) {
 	if err != nil {
 		return engine.Image{}, e.fail(ctx, err, "image %s", ref)
 	}
-	return engine.Image{ID: r.ID, Digests: r.RepoDigests, Size: r.Size}, nil
+	return engine.Image{ID: r.ID, Digests: r.RepoDigests, Size: r.Size, Layers: r.RootFS.Layers}, nil
 }
 
 // Pull fetches an image with the credentials that `docker login` stored.

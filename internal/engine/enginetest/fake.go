@@ -35,6 +35,8 @@ type Fake struct {
 	// is asked at each start. Without it, processes run until they are told to
 	// end, and then end at once.
 	Behave func(c engine.Create) Behaviour
+	// WholeLoads: it is as an engine that keeps its images in containerd.
+	WholeLoads bool
 
 	mu         sync.Mutex
 	count      int               // makes IDs
@@ -46,7 +48,7 @@ type Fake struct {
 	streams    map[*stream]bool
 }
 
-var _ engine.Engine = (*Fake)(nil)
+var _ engine.Archives = (*Fake)(nil)
 
 // Fault is what goes wrong with one call. The zero value: nothing.
 type Fault struct {
@@ -62,7 +64,9 @@ type Fault struct {
 
 type image struct {
 	engine.Image
-	names map[string]bool
+	names  map[string]bool
+	config []byte            // nil: of AddImage
+	layers map[string][]byte // by sum
 }
 
 type container struct {
@@ -98,7 +102,8 @@ func NewFake() *Fake {
 }
 
 // AddImage puts an image here under a name, and returns it. The ID follows
-// from the content, any word: the same content is the same image.
+// from the content, any word: the same content is the same image. It has no
+// layers.
 func (f *Fake) AddImage(ref, content string) engine.Image {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -163,7 +168,7 @@ func (f *Fake) name(id, ref string) {
 // Info says that this is a fake.
 func (f *Fake) Info(ctx context.Context) (info engine.Info, err error) {
 	err = f.call(ctx, "Info", "", func() error {
-		info = engine.Info{Name: "Fake", Version: "1", APIVersion: "1.41", Endpoint: "memory", RootDir: "/"}
+		info = engine.Info{Name: "Fake", Version: "1", APIVersion: "1.41", Endpoint: "memory", RootDir: "/", WholeLoads: f.WholeLoads}
 		return nil
 	})
 	return info, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -14,13 +15,17 @@ import (
 )
 
 func TestFake_Conforms(t *testing.T) {
-	Suite(t, func(*testing.T) Instance {
-		f := NewFake()
-		f.Behave = AppBehaviour
-		f.AddImage("app:1", "one")
-		f.AddImage("app:2", "two")
-		return Instance{Engine: f, Prefix: "ct", Labels: map[string]string{"ct": "1"}, Image: "app:1", Other: "app:2"}
-	})
+	for _, whole := range []bool{false, true} {
+		t.Run(fmt.Sprintf("whole loads %t", whole), func(t *testing.T) {
+			Suite(t, func(*testing.T) Instance {
+				f := NewFake()
+				f.Behave, f.WholeLoads = AppBehaviour, whole
+				f.AddLayers("app:1", []byte("base"), []byte("app"))
+				f.AddLayers("app:2", []byte("base"), []byte("app"))
+				return Instance{Engine: f, Prefix: "ct", Labels: map[string]string{"ct": "1"}, Image: "app:1", Other: "app:2"}
+			})
+		})
+	}
 }
 
 // started returns a fake with one running container named app.

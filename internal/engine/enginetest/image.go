@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,17 +52,41 @@ func BuildImage(t testing.TB, ref string) (id string) {
 // settings but the program. It goes with that engine.
 func BuildImageIn(t testing.TB, socket, ref string) {
 	t.Helper()
+	LoadLayersIn(t, socket, ref, map[string]any{"Entrypoint": []string{"/app"}}, AppLayer(t))
+}
+
+// AppLayer is the layer of the test program, which is /app.
+func AppLayer(t testing.TB) map[string][]byte {
+	t.Helper()
 	bin, err := appBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	archive, _, err := imageArchive(ref, map[string][]byte{"app": bin}, map[string]any{"Entrypoint": []string{"/app"}})
+	return map[string][]byte{"app": bin}
+}
+
+// LoadLayersIn loads an image with layers, from the bottom, into the Docker
+// engine at a socket, under a name, and returns its ID. Files and configuration
+// are as for LoadImage. The image stays.
+func LoadLayersIn(t testing.TB, socket, ref string, config map[string]any, layers ...map[string][]byte) (id string) {
+	t.Helper()
+	archive, id, err := imageArchive(ref, config, layers...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := call(t.Context(), socket, http.MethodPost, "/images/load?quiet=1", "application/x-tar", archive); err != nil {
 		t.Fatalf("load image %s: %v", ref, err)
 	}
+	return id
+}
+
+// LoadLayers is LoadLayersIn for the Docker engine of this machine, from which
+// the name goes when the test ends.
+func LoadLayers(t testing.TB, ref string, config map[string]any, layers ...map[string][]byte) (id string) {
+	t.Helper()
+	id = LoadLayersIn(t, socket, ref, config, layers...)
+	t.Cleanup(func() { removeImage(t, ref) })
+	return id
 }
 
 // LoadImage loads an image with one layer of executable files (path without a
@@ -68,23 +94,18 @@ func BuildImageIn(t testing.TB, socket, ref string) {
 // has it, under a name that goes when the test ends. It returns the image's ID.
 func LoadImage(t testing.TB, ref string, files map[string][]byte, config map[string]any) (id string) {
 	t.Helper()
-	archive, id, err := imageArchive(ref, files, config)
-	if err != nil {
-		t.Fatal(err)
+	return LoadLayers(t, ref, config, files)
+}
+
+// removeImage takes the name away from the Docker engine of this machine.
+// Containers of the test are gone by now: it made its own clean-up later.
+func removeImage(t testing.TB, ref string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	err := docker(ctx, http.MethodDelete, "/images/"+ref, nil)
+	if err != nil && !strings.Contains(err.Error(), "404") {
+		t.Errorf("remove image %s: %v", ref, err)
 	}
-	if err := docker(t.Context(), http.MethodPost, "/images/load?quiet=1", archive); err != nil {
-		t.Fatalf("load image %s: %v", ref, err)
-	}
-	t.Cleanup(func() {
-		// Containers of the test are gone by now: it made its own clean-up later.
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		err := docker(ctx, http.MethodDelete, "/images/"+ref, nil)
-		if err != nil && !strings.Contains(err.Error(), "404") {
-			t.Errorf("remove image %s: %v", ref, err)
-		}
-	})
-	return id
 }
 
 // appBinary builds the test program once for the whole test binary.
@@ -104,33 +125,40 @@ var appBinary = sync.OnceValues(func() ([]byte, error) {
 })
 
 // imageArchive writes an image as `docker load` reads it.
-func imageArchive(ref string, files map[string][]byte, config map[string]any) (archive io.Reader, id string, err error) {
-	layer, err := tarOf(files, 0o755)
-	if err != nil {
-		return nil, "", err
+func imageArchive(ref string, config map[string]any, layers ...map[string][]byte) (archive io.Reader, id string, err error) {
+	files := map[string][]byte{}
+	var sums, names []string
+	for i, l := range layers {
+		layer, err := tarOf(l, 0o755)
+		if err != nil {
+			return nil, "", err
+		}
+		name := fmt.Sprintf("layer-%d.tar", i)
+		files[name] = layer
+		names, sums = append(names, name), append(sums, "sha256:"+sum(layer))
 	}
 	conf, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux", "config": config,
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + sum(layer)}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": sums},
 	})
 	if err != nil {
 		return nil, "", err
 	}
 	name := sum(conf)
-	manifest, err := json.Marshal([]map[string]any{{
-		"Config": name + ".json", "RepoTags": []string{ref}, "Layers": []string{"layer.tar"},
-	}})
+	manifest, err := json.Marshal([]map[string]any{{"Config": name + ".json", "RepoTags": []string{ref}, "Layers": names}})
 	if err != nil {
 		return nil, "", err
 	}
-	all, err := tarOf(map[string][]byte{name + ".json": conf, "layer.tar": layer, "manifest.json": manifest}, 0o644)
+	files[name+".json"], files["manifest.json"] = conf, manifest
+	all, err := tarOf(files, 0o644)
 	return bytes.NewReader(all), "sha256:" + name, err
 }
 
 func tarOf(files map[string][]byte, mode int64) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for name, content := range files {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		content := files[name]
 		if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(content))}); err != nil {
 			return nil, err
 		}

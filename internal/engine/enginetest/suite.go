@@ -17,7 +17,7 @@ import (
 // Instance is an engine under the conformance suite, with what the suite may
 // use of it.
 type Instance struct {
-	Engine engine.Engine
+	Engine engine.Archives
 	// Prefix begins the name of everything that the suite makes, and Labels
 	// are on it: whoever opens the instance clears it away by them.
 	Prefix string
@@ -38,6 +38,12 @@ func Suite(t *testing.T, open func(t *testing.T) Instance) {
 		{"Image_FoundByNameAndID", testImage},
 		{"Tag_MovesAndUntagTakesAway", testTag},
 		{"Untag_LastNameOfAUsedImageStays", testUntagUsed},
+		{"Images_HaveTheirLayers", testImages},
+		{"Save_CanBeLoaded", testSave},
+		{"Save_WriterFails", testSaveWriter},
+		{"Load_LayersThatAreHereCanBeLeftOut", testLoadPart},
+		{"Load_RefusesWhatIsNotWhole", testLoadRefused},
+		{"Load_ReaderFails", testLoadReader},
 		{"Network_IsMadeOnce", testNetwork},
 		{"Create_IsIdempotentByName", testCreate},
 		{"Create_LabelsOfConductorWin", testLabels},

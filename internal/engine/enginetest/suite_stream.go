@@ -197,6 +197,7 @@ func testNotFound(b *bench) {
 	_, exec := e.Exec(ctx, id, engine.Exec{Command: []string{"/app"}})
 	for name, err := range map[string]error{
 		"inspect": inspect, "wait": wait, "exec": exec,
+		"save":  e.SaveImage(ctx, id, io.Discard),
 		"start": e.Start(ctx, id), "stop": e.Stop(ctx, id, 0), "kill": e.Kill(ctx, id, "SIGTERM"),
 		"attach": e.Attach(ctx, id, engine.Streams{}, func() { b.Error("attached to nothing") }),
 		"logs":   e.Logs(ctx, id, engine.LogOptions{}, io.Discard, io.Discard),
@@ -219,6 +220,8 @@ func testContext(b *bench) {
 	_, info := e.Info(ctx)
 	_, image := e.Image(ctx, b.Image)
 	_, pull := e.Pull(ctx, b.Image)
+	_, images := e.Images(ctx)
+	_, load := e.LoadImage(ctx, strings.NewReader(""))
 	_, network := e.Network(ctx, c.Network, subnetOfChoice, nil)
 	_, list := e.List(ctx, b.Labels)
 	_, inspect := e.Inspect(ctx, c.Name)
@@ -226,7 +229,7 @@ func testContext(b *bench) {
 	_, wait := e.Wait(ctx, c.Name)
 	_, exec := e.Exec(ctx, c.Name, engine.Exec{Command: []string{"/app"}})
 	for name, err := range map[string]error{
-		"info": info, "image": image, "pull": pull, "network": network, "list": list, "inspect": inspect,
+		"info": info, "image": image, "pull": pull, "images": images, "load": load, "save": e.SaveImage(ctx, b.Image, io.Discard), "network": network, "list": list, "inspect": inspect,
 		"create": create, "wait": wait, "exec": exec,
 		"tag": e.Tag(ctx, c.Image, b.Image), "untag": e.Untag(ctx, b.name("x")),
 		"start": e.Start(ctx, c.Name), "stop": e.Stop(ctx, c.Name, 0), "kill": e.Kill(ctx, c.Name, "SIGTERM"), "remove": e.Remove(ctx, c.Name),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -90,8 +91,7 @@ func requestArrives(t *testing.T, w World) {
 	} {
 		want := remote.Request{
 			Protocol: remote.Protocol, Version: "1.0", Do: remote.Command, By: "alice@laptop", Reason: "it's $(urgent)",
-			Service: "shop", Revision: "v1", Args: []string{"echo", word}, Definitions: map[string]string{"shop": "image: '$x'\n"},
-			Lines: []string{"show stat"}, Offset: 1 << 40, Size: 1<<62 + 1,
+			Service: "shop", Revision: "v1", Args: []string{"echo", word}, Body: json.RawMessage(`{"image":"'$x'\n","size":4611686018427387905}`),
 		}
 		var got remote.Request
 		if err := remote.Ask(soon(t), w, w.Host, want, &got); err != nil {

@@ -31,9 +31,13 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 		hint   string // pattern
 	}{
 		{
-			name:   "unknown host key",
-			before: func(s *sshd) remote.Host { s.write("known_hosts", ""); return s.host() },
-			class:  fault.ErrUnreachable, says: `^reach web-1 \(web1\): its host key \(ED25519\) is not known here$`, hint: `log in once by hand.*fingerprint.*: ssh web1$`,
+			name: "unknown host key, whatever is configured",
+			before: func(s *sshd) remote.Host {
+				s.write("known_hosts", "")
+				s.write("ssh_config", "StrictHostKeyChecking accept-new\n"+s.read("ssh_config"))
+				return s.host()
+			},
+			class: fault.ErrUnreachable, says: `^reach web-1 \(web1\): its host key \(ED25519\) is not known here$`, hint: `log in once by hand.*fingerprint.*: ssh web1$`,
 		},
 		{
 			name:   "changed host key",
@@ -113,6 +117,7 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSSHD(t, test.sshd...)
 			tr := s.transport()
 			h := test.before(s)
@@ -198,6 +203,7 @@ func (s *sshd) hold(tr *Transport) (letGo func()) {
 
 // A host that hangs is told about once it has not answered for 15 s.
 func TestDo_HostThatHangs(t *testing.T) {
+	t.Parallel()
 	s := newSSHD(t)
 	tr := s.transport()
 	ended := s.begin(t.Context(), tr, remote.Request{Do: remote.Hold})
@@ -234,16 +240,29 @@ func TestDo_ConductorKilled(t *testing.T) {
 	}
 }
 
-// sshd may take fewer sessions than ten: that is learned.
+// sshd may take fewer sessions than ten: that is learned, and no input is lost
+// to a session that it refused.
 func TestDo_FewSessions(t *testing.T) {
 	s := newSSHD(t, "MaxSessions 3")
 	tr := s.transport()
 	defer s.hold(tr)()
 	var all sync.WaitGroup
 	for range 12 {
-		all.Go(func() { does(t, tr, s.host()) })
+		all.Go(func() {
+			var out strings.Builder
+			r := remote.Request{Do: remote.Exec, Args: []string{"count"}}
+			err := tr.Do(t.Context(), s.host(), r, remote.Streams{Stdin: strings.NewReader("all of it"), Stdout: &out})
+			if err != nil || out.String() != "9\n" {
+				t.Errorf("%q, %v", out.String(), err)
+			}
+		})
 	}
 	all.Wait()
+	for _, m := range tr.masters {
+		if n := m.places.most(); n != 2 && n != 3 { // 2: one had just ended
+			t.Errorf("it takes the host to allow %d sessions", n)
+		}
+	}
 	if n := s.logged("Accepted publickey"); n != 1 {
 		t.Errorf("%d handshakes", n)
 	}

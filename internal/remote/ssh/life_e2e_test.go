@@ -33,6 +33,10 @@ func TestDo_OneHandshake(t *testing.T) {
 			t.Errorf("%d handshakes, want %d", n, round)
 		}
 		for _, m := range tr.masters {
+			// Ctrl-C is for this process, which then tells the hosts.
+			if group, err := syscall.Getpgid(m.cmd.Process.Pid); err != nil || group == syscall.Getpgrp() {
+				t.Errorf("it is in this process's group: %v", err)
+			}
 			must(t, syscall.Kill(m.cmd.Process.Pid, syscall.SIGKILL))
 			<-m.done
 		}
@@ -169,7 +173,6 @@ Host forces
   LocalCommand touch %[2]s/local
   ForwardAgent yes
   StrictHostKeyChecking no
-  ForkAfterAuthentication yes
   LocalForward 127.0.0.1:%[3]d 127.0.0.1:1
   LogLevel QUIET
 `, s.port, s.dir, freePort(t))+own)

@@ -33,14 +33,14 @@ const (
 
 // masterOptions are those of every connection. What would let somebody in who
 // should not be, or make a session something else, is off, whatever people's
-// own configuration says.
+// own configuration says. An ssh of 2017 knows them all.
 var masterOptions = []string{
 	"ControlMaster=yes", "ControlPersist=no",
 	"BatchMode=yes", "StrictHostKeyChecking=yes",
 	"ConnectTimeout=" + strconv.Itoa(connectTimeout), "ConnectionAttempts=1",
 	"ServerAliveInterval=" + strconv.Itoa(aliveInterval), "ServerAliveCountMax=" + strconv.Itoa(aliveCount),
 	"ClearAllForwardings=yes", "ForwardAgent=no", "ForwardX11=no", "Tunnel=no", "ExitOnForwardFailure=no",
-	"PermitLocalCommand=no", "RemoteCommand=none", "ForkAfterAuthentication=no", "RequestTTY=no",
+	"PermitLocalCommand=no", "RemoteCommand=none", "RequestTTY=no",
 	"LogLevel=INFO", // its reasons are read (words.go)
 }
 
@@ -57,7 +57,7 @@ type master struct {
 	err      error
 }
 
-func newMaster(command []string, host remote.Host, socket, log string) *master {
+func newMaster(command []string, dir string, host remote.Host, socket, log string) *master {
 	args := append([]string{}, command[1:]...)
 	args = append(args, "-N", "-T", "-S", tokens(socket), "-E", log)
 	for _, o := range masterOptions {
@@ -66,8 +66,10 @@ func newMaster(command []string, host remote.Host, socket, log string) *master {
 	if host.Port != 0 {
 		args = append(args, "-p", strconv.Itoa(host.Port))
 	}
+	cmd := exec.Command(command[0], append(args, "--", host.SSH)...)
+	cmd.Dir = dir
 	return &master{
-		cmd:    exec.Command(command[0], append(args, "--", host.SSH)...),
+		cmd:    cmd,
 		socket: socket, log: log, places: newPlaces(),
 		stopped: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
 	}

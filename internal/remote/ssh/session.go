@@ -88,6 +88,7 @@ func (x *exchange) lost(err error) error {
 func (x *exchange) start(log string) (stdin io.WriteCloser, err error) {
 	command := x.transport.command
 	x.cmd = exec.Command(command[0], sessionArgs(command, x.master.socket, log)...)
+	x.cmd.Dir = x.transport.dir
 	x.ending = &endings{to: x.streams.Stderr}
 	x.stdout = &answer{to: x.streams.Stdout, begun: make(chan struct{})}
 	x.stderr = &answer{to: x.ending, begun: make(chan struct{})}

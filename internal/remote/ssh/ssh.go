@@ -28,6 +28,7 @@ type Options struct {
 	// Command is how ssh is called, "ssh" by default; ["ssh", "-F", "FILE"] for
 	// instance. Where it has options that are also set here, its own win.
 	Command []string
+	Dir     string // where it runs; empty: here
 	// Grace is how long a request that was interrupted may take to come to its
 	// clean end. Default: 2 minutes.
 	Grace time.Duration
@@ -36,6 +37,7 @@ type Options struct {
 // Transport is remote.Transport over ssh.
 type Transport struct {
 	command []string
+	dir     string
 	grace   time.Duration
 
 	mu      sync.Mutex
@@ -54,7 +56,7 @@ type key struct {
 
 // New returns a transport that has no connections yet.
 func New(o Options) *Transport {
-	t := &Transport{command: slices.Clone(o.Command), grace: o.Grace, masters: map[key]*master{}}
+	t := &Transport{command: slices.Clone(o.Command), dir: o.Dir, grace: o.Grace, masters: map[key]*master{}}
 	if len(t.command) == 0 {
 		t.command = []string{"ssh"}
 	}
@@ -113,7 +115,7 @@ func (t *Transport) master(host remote.Host) (*master, error) {
 	if err := t.makeFolder(); err != nil {
 		return nil, fault.New(fault.ErrHost, "set TMPDIR to a folder with room", "make a folder for ssh's sockets: %w", err)
 	}
-	m := newMaster(t.command, host, t.path("m"), t.path("m.log"))
+	m := newMaster(t.command, t.dir, host, t.path("m"), t.path("m.log"))
 	t.masters[k] = m
 	t.open.Go(m.run)
 	return m, nil

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"conductor/internal/balancer"
+	"conductor/internal/balancer/command"
+	"conductor/internal/balancer/haproxy"
+	"conductor/internal/balancer/nginx"
+	"conductor/internal/cli"
+	"conductor/internal/fleet"
+	"conductor/internal/fleet/local"
+	"conductor/internal/fleet/sessions"
+	"conductor/internal/remote"
+	"conductor/internal/remote/ssh"
+	"conductor/internal/spec"
+)
+
+// openFleet puts a fleet together: the hosts over ssh, and the balancer. Nothing
+// is connected before it is used.
+func openFleet(s cli.FleetSetup) (*cli.FleetParts, error) {
+	transport := ssh.New(ssh.Options{Command: s.Fleet.SSH, Dir: filepath.Dir(s.Fleet.File)})
+	at := map[string]remote.Host{}
+	for _, h := range s.Fleet.Hosts {
+		at[h.Name] = remoteHost(h)
+	}
+	b, err := openBalancer(s, transport)
+	if err != nil {
+		return nil, errors.Join(err, transport.Close())
+	}
+	hosts := &sessions.Hosts{Transport: transport, At: at, Version: s.Version, By: s.By, Reason: s.Reason}
+	commands := local.Commands{Dir: filepath.Dir(s.Fleet.File), Emit: s.Emit}
+	return &cli.FleetParts{
+		Fleet:     &fleet.Fleet{Hosts: hosts, Balancer: b, Emit: s.Emit, Version: s.Version},
+		Transport: transport,
+		At:        at,
+		Balancer:  b,
+		Hooks:     local.Hooks{Commands: commands, Hooks: s.Fleet.Hooks},
+		Close:     transport.Close,
+	}, nil
+}
+
+func remoteHost(h spec.FleetHost) remote.Host {
+	return remote.Host{Name: h.Name, SSH: h.SSH, Port: h.Port}
+}
+
+// openBalancer is the fleet's, nil where there is none.
+func openBalancer(s cli.FleetSetup, transport remote.Transport) (balancer.Balancer, error) {
+	b := s.Fleet.Balancer
+	var hosts []balancer.Host
+	for _, h := range s.Fleet.Hosts {
+		at := h.Address
+		if b.Kind == spec.BalancerHAProxy {
+			at = h.Server
+		}
+		hosts = append(hosts, balancer.Host{Name: h.Name, At: at})
+	}
+	on, _ := s.Fleet.BalancerHost()
+	ask := func(ctx context.Context, do remote.Do, body, answer any) error {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		return remote.Ask(ctx, transport, remoteHost(on), remote.Request{Version: s.Version, By: s.By, Do: do, Body: b}, answer)
+	}
+	switch b.Kind {
+	case spec.BalancerHAProxy:
+		return haproxy.New(haproxy.Config{Backend: b.Backend, Hosts: hosts, Run: func(ctx context.Context, lines string) (answer string, err error) {
+			return answer, ask(ctx, remote.HAProxy, balancer.RuntimeRequest{Socket: b.Socket, Lines: lines}, &answer)
+		}})
+	case spec.BalancerNginx:
+		return nginx.New(nginx.Config{File: b.File, Upstream: b.Backend, Hosts: hosts, Run: func(ctx context.Context, r balancer.FileRequest) (answer balancer.FileAnswer, err error) {
+			return answer, ask(ctx, remote.NginxFile, r, &answer)
+		}})
+	case spec.BalancerCommand:
+		return command.New(command.Config{Hosts: hosts, Drain: b.Drain, Admit: b.Admit, Timeout: time.Minute})
+	}
+	return nil, nil
+}
