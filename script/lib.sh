@@ -55,7 +55,7 @@ install_missing() {
   command -v apt-get >/dev/null || die "missing: ${missing[*]}; there is no apt-get here to install them with"
   echo "installing ${missing[*]}"
   for p in "${missing[@]}"; do
-    case $p in nginx | cron | prometheus) held+=("$p") ;; esac
+    case $p in nginx | cron | prometheus | haproxy | ssh) held+=("$p") ;; esac
   done
   log=$(mktemp)
   hold "${held[@]}"

@@ -17,90 +17,21 @@ eventually() {
   done
 }
 
-make_image() {
-  local from release=bookworm
-  from=$(apt-get indextargets --format "\$(REPO_URI) \$(CODENAME)" 'Created-By: Packages' 2>/dev/null | awk "\$2 == \"$release\" { print \$1; exit }")
-  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,docker.io,iptables,nginx,libnginx-mod-http-lua,lua-resty-core,lua-resty-lrucache,iproute2,procps,ca-certificates,curl,cron,logrotate,man-db \
-    $release "$tmp/root" ${from:+"$from"} >"$tmp/debootstrap.log" 2>&1 || { tail -20 "$tmp/debootstrap.log" >&2 && return 1; }
-  rm -rf "$tmp/root/var/cache/apt/archives"/*.deb
-  tar -C "$tmp/root" -c . | docker import - "$name:1" >/dev/null
-  rm -rf "$tmp/root"
-}
-
 # start_host KIND begins a host: systemd, or plain.
 start_host() {
-  local c options=() init
-  case $1 in
-  systemd)
-    # A host that boots has another boot ID, and the kernel here has not booted.
-    # shellcheck disable=SC2016
-    init=(sh -c 'cat /proc/sys/kernel/random/uuid >/run/boot && mount --bind /run/boot /proc/sys/kernel/random/boot_id && exec /lib/systemd/systemd')
-    options=(-e container=docker --stop-signal SIGRTMIN+3)
-    ;;
-  plain)
-    # It has a runlevel, as with sysvinit.
-    # shellcheck disable=SC2016
-    init=(sh -c 'printf "#!/bin/sh\necho N 2\n" >/root/runlevel && chmod 755 /root/runlevel && ln -sf /root/runlevel /sbin/runlevel
-      service nginx start; dockerd >/var/log/dockerd.log 2>&1 & exec sleep infinity')
-    options=(--init)
-    ;;
-  esac
-  for c in SYS_ADMIN NET_ADMIN NET_RAW SYS_PTRACE SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP DAC_READ_SEARCH SYS_NICE SYS_BOOT SYSLOG IPC_LOCK; do
-    options+=(--cap-add "$c")
-  done
   [ -z "$host" ] || docker stop -t 30 "$host" >/dev/null
   host=$name-$1
-  docker run -d --name "$host" --label ct-package="$name" --tmpfs /run --tmpfs /run/lock --tmpfs /tmp -v /sys/fs/cgroup:/sys/fs/cgroup \
-    -v "$host:/var/lib/docker" --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined \
-    "${options[@]}" "$name:1" "${init[@]}" >/dev/null
+  create_host "$host" "$1" --label ct-package="$name" -v /var/lib/docker
+  docker start "$host" >/dev/null
   eventually 60 up
 }
 
 # up: engine and nginx answer.
 up() { h docker info && h curl -s http://127.0.0.1/; }
 
-# note_hierarchies notes which hierarchies of control groups this machine has.
-# They are the kernel's: systemd, and an engine that begins beside it, have it
-# make more, also from inside a container. Where one is left that is mounted
-# nowhere, this machine's engine hears no more of containers without memory.
-note_hierarchies() {
-  hierarchies >"$tmp/hierarchies"
-  cgroup_folders >"$tmp/cgroup-folders"
-}
-cgroup_folders() { find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -printf '%f\n' | sort; }
-hierarchies() { cut -d: -f2 /proc/self/cgroup | sort; }
-
-# restore_hierarchies takes those away that have come since.
-restore_hierarchies() {
-  [ -e "$tmp/hierarchies" ] || return 0
-  local f at=$tmp/hierarchy
-  mkdir -p "$at"
-  mount -o remount,rw /sys/fs/cgroup 2>/dev/null || true # systemd makes it read-only
-  for f in $(cgroup_folders | comm -13 "$tmp/cgroup-folders" -); do
-    umount "/sys/fs/cgroup/$f" 2>/dev/null || true
-    rmdir "/sys/fs/cgroup/$f" 2>/dev/null || rm -f "/sys/fs/cgroup/$f"
-  done
-  hierarchies | comm -13 "$tmp/hierarchies" - | while read -r f; do
-    [ -n "$f" ] || continue
-    mount -t cgroup -o "$([[ $f = name=* ]] && echo none,)$f" cgroup "$at" || continue
-    find "$at" -mindepth 1 -depth -type d -exec rmdir {} + || true
-    umount "$at"
-  done
-}
-
-# clean_up takes away all hosts, and the control groups of the containers that
-# they had, which nobody is left to remove.
+# clean_up takes away all hosts.
 clean_up() {
-  local volumes inner v c
-  volumes=$(docker volume ls -q --filter "name=$name") || return
-  inner=$(for v in $volumes; do ls "$(docker volume inspect -f '{{.Mountpoint}}' "$v")/containers" 2>/dev/null; done)
-  docker ps -aq --filter "label=ct-package=$name" | xargs -r docker rm -f -v >/dev/null || return
-  xargs -r docker volume rm <<<"$volumes" >/dev/null || return
-  for c in $inner; do
-    find /sys/fs/cgroup -depth -type d -path "*/docker/$c*" -exec rmdir {} + || return
-  done
-  restore_hierarchies || return
-  if docker image inspect "$name:1" >/dev/null 2>&1; then docker rmi "$name:1" >/dev/null || return; fi
+  remove_hosts ct-package="$name" || return
   rm -rf "$tmp"
 }
 

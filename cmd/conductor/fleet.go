@@ -12,6 +12,7 @@ import (
 	"conductor/internal/balancer/haproxy"
 	"conductor/internal/balancer/nginx"
 	"conductor/internal/cli"
+	"conductor/internal/engine/docker"
 	"conductor/internal/fleet"
 	"conductor/internal/fleet/local"
 	"conductor/internal/fleet/sessions"
@@ -33,6 +34,16 @@ func openFleet(s cli.FleetSetup) (*cli.FleetParts, error) {
 		return nil, errors.Join(err, transport.Close())
 	}
 	hosts := &sessions.Hosts{Transport: transport, At: at, Version: s.Version, By: s.By, Reason: s.Reason}
+	closing := transport.Close
+	if s.Service.Ship {
+		engine, err := docker.New("")
+		if err != nil {
+			return nil, errors.Join(err, transport.Close())
+		}
+		shipper := &sessions.Shipper{Engine: engine, Hosts: hosts}
+		hosts.Ship = shipper.Ship
+		closing = func() error { return errors.Join(transport.Close(), shipper.Close(), engine.Close()) }
+	}
 	commands := local.Commands{Dir: filepath.Dir(s.Fleet.File), Emit: s.Emit}
 	return &cli.FleetParts{
 		Fleet:     &fleet.Fleet{Hosts: hosts, Balancer: b, Emit: s.Emit, Version: s.Version},
@@ -40,7 +51,7 @@ func openFleet(s cli.FleetSetup) (*cli.FleetParts, error) {
 		At:        at,
 		Balancer:  b,
 		Hooks:     local.Hooks{Commands: commands, Hooks: s.Fleet.Hooks},
-		Close:     transport.Close,
+		Close:     closing,
 	}, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"conductor/internal/health"
 	"conductor/internal/proxy/nginx"
 	"conductor/internal/secret"
+	"conductor/internal/ship"
 	"conductor/internal/state"
 )
 
@@ -77,6 +78,7 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		return h.PID, h.Start
 	}
 	parts.FleetState = dir
+	parts.Ship = &ship.Store{Dir: filepath.Join(dir.Path(), "incoming"), Engine: engine}
 	parts.Routes = dir.Routes
 	parts.History = history
 	parts.RunLog = dir.ReadRunLog

@@ -11,6 +11,7 @@ import (
 	"conductor/internal/goal"
 	"conductor/internal/proxy"
 	"conductor/internal/session"
+	"conductor/internal/ship"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -73,6 +74,8 @@ type Parts struct {
 	Supervise func(ctx context.Context, address string) error
 	// Supervisor tells the process of the one that runs, 0 for none.
 	Supervisor func() (pid int, since time.Time)
+	// Ship takes images that a fleet's deploy sends to this host.
+	Ship ship.Target
 	// FleetState is what this host knows of the fleet that it is part of.
 	FleetState session.State
 	// Close lets go of what was opened; nil: nothing.

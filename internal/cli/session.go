@@ -69,6 +69,7 @@ func (a *app) station(p *Parts, s Setup) *session.Station {
 			return d, fmt.Sprintf("%x", sha256.Sum256(text)), err
 		},
 		Troubles: a.troubles,
+		Ship:     p.Ship,
 		Nginx:    session.NginxBalancer{Test: s.Config.Proxy.Test, Reload: s.Config.Proxy.Reload},
 	}
 }

@@ -84,13 +84,14 @@ type Seen struct {
 	// Definition is the digest of the service's definition; Applied says that the
 	// live release is by it.
 	Definition string `json:"definition,omitempty"`
-	Live       string `json:"live,omitempty"`   // revision
-	State      string `json:"state"`            // of the service, as service status has it
-	Sound      bool   `json:"sound"`            // all instances are healthy, and nothing is under way
-	InFlight   int    `json:"in_flight"`        // requests, at all instances
-	Image      string `json:"image,omitempty"`  // ID of the revision's image, if it is there
-	Marks      []Mark `json:"marks,omitempty"`  // of the revision
-	Holder     string `json:"holder,omitempty"` // who has the fleet's lock
+	Live       string `json:"live,omitempty"`      // revision
+	State      string `json:"state"`               // of the service, as service status has it
+	Sound      bool   `json:"sound"`               // all instances are healthy, and nothing is under way
+	InFlight   int    `json:"in_flight"`           // requests, at all instances
+	Reference  string `json:"reference,omitempty"` // by which it goes there
+	Image      string `json:"image,omitempty"`     // ID of the revision's image, if it is there
+	Marks      []Mark `json:"marks,omitempty"`     // of the revision
+	Holder     string `json:"holder,omitempty"`    // who has the fleet's lock
 }
 
 // Deploy is what is asked for.

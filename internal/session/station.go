@@ -16,6 +16,7 @@ import (
 	"conductor/internal/fault"
 	"conductor/internal/fleet"
 	"conductor/internal/remote"
+	"conductor/internal/ship"
 	"conductor/internal/spec"
 	"conductor/internal/state"
 )
@@ -30,6 +31,8 @@ type Station struct {
 	Definition func(id string) (spec.Service, string, error)
 	// Image returns the ID of what a reference names on this host.
 	Image func(ctx context.Context, reference string) (engine.Image, error)
+	// Ship takes images that are sent to this host.
+	Ship ship.Target
 	// Nginx changes what nginx runs, where that is the balancer of a fleet.
 	Nginx NginxBalancer
 	// Troubles are what keeps the host from an upgrade, a line each.
@@ -61,6 +64,10 @@ func (s *Station) Handlers() map[remote.Do]Handler {
 		remote.Migrate: s.migrate,
 		remote.Mark:    s.mark,
 		remote.Verify:  s.verify,
+
+		remote.Layers:  s.layers,
+		remote.Receive: s.receive,
+		remote.Load:    s.load,
 
 		remote.HAProxy:   s.haproxy,
 		remote.NginxFile: s.nginxFile,
@@ -130,6 +137,7 @@ func (s *Station) service(ctx context.Context, r remote.Request, seen *fleet.See
 	if err != nil {
 		return err
 	}
+	seen.Reference = ref
 	img, err := s.Image(ctx, ref)
 	if err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return err

@@ -5,6 +5,7 @@ package ssh
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -117,7 +118,7 @@ func TestDo_NothingOfARequestIsInArguments(t *testing.T) {
 	const secret = "ct-s3cret-value"
 	r := remote.Request{
 		Do: remote.Command, By: secret, Reason: secret, Service: secret, Revision: secret, Token: secret,
-		Args: []string{"wait", secret}, Command: []string{secret}, Definitions: map[string]string{"shop": secret},
+		Args: []string{"wait", secret}, Command: []string{secret}, Body: json.RawMessage(`"` + secret + `"`),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := s.begin(ctx, tr, r)

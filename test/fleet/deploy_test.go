@@ -1,0 +1,277 @@
+//go:build e2e
+
+package fleet
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"conductor/test/load"
+)
+
+// ran is a run of conductor at the desk that has ended.
+type ran struct {
+	t              testing.TB
+	args           []string
+	stdout, stderr string
+	code           int
+	took           time.Duration
+}
+
+func (r ran) String() string {
+	return fmt.Sprintf("conductor %s: exit %d after %s\n%s%s", strings.Join(r.args, " "), r.code, r.took.Round(time.Millisecond), r.stdout, r.stderr)
+}
+
+// want fails the test unless it ended with the code and told all the words.
+func (r ran) want(code int, words ...string) ran {
+	r.t.Helper()
+	if r.code != code {
+		r.t.Fatalf("want exit %d: %s", code, r)
+	}
+	for _, w := range words {
+		if !strings.Contains(r.stdout+r.stderr, w) {
+			r.t.Errorf("%q is not told: %s", w, r)
+		}
+	}
+	return r
+}
+
+// run runs conductor at the desk to its end.
+func (f *Fleet) run(t testing.TB, args ...string) ran {
+	t.Helper()
+	cmd := f.Command(args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	began := time.Now()
+	err := cmd.Run()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		t.Fatal(err)
+	}
+	return ran{t, args, out.String(), errs.String(), cmd.ProcessState.ExitCode(), time.Since(began)}
+}
+
+// describe writes fleet.yml with the keys of the service shop.
+func (f *Fleet) describe(t testing.TB, shop string, more ...string) {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("hosts:\n")
+	for _, h := range f.Hosts() {
+		fmt.Fprintf(&b, "  %s: {roles: [web]}\n", h.Name())
+	}
+	fmt.Fprintf(&b, "services:\n  shop: {on: [web], drain_timeout: 5s, %s}\n", shop)
+	b.WriteString("balancer: {kind: haproxy, on: lb1, backend: shop}\n")
+	for _, m := range more {
+		b.WriteString(m + "\n")
+	}
+	must(t, os.WriteFile(filepath.Join(f.Dir, "fleet.yml"), []byte(b.String()), 0o644))
+}
+
+// deployed has all hosts run v1 and load come to the balancer.
+func deployed(t *testing.T, rate float64) (*Fleet, *load.Running) {
+	t.Helper()
+	f := Up(t, size)
+	f.describe(t, "strategy: all")
+	f.run(t, "deploy", "--id", "shop", "--revision", "v1").want(0)
+	for _, h := range f.Hosts() {
+		eventually(t, 15*time.Second, h.Name()+" is up at the balancer", func() bool { return f.LB.Server(h.Name())["status"] == "UP" })
+	}
+	l := load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Rate: rate, RevisionHeader: "X-Revision"})
+	eventually(t, 10*time.Second, "the load gets answers", func() bool { return l.Good() > 50 })
+	return f, l
+}
+
+// nothingFailed ends the load, of which no request may have failed.
+func nothingFailed(t *testing.T, l *load.Running) load.Result {
+	t.Helper()
+	r := l.Stop()
+	if r.Failed != 0 || r.OK == 0 {
+		t.Errorf("%d of %d requests failed:\n%s", r.Failed, r.Sent, r)
+	}
+	return r
+}
+
+// runs is what each host runs and what the balancer makes of it: "v1 UP".
+func (f *Fleet) runs(t testing.TB) (all []string) {
+	t.Helper()
+	for _, h := range f.Hosts() {
+		out, err := h.Try("conductor", "--output", "json", "service", "status", "--id", "shop")
+		var s []struct{ Revision, State string }
+		if err == nil {
+			must(t, json.Unmarshal([]byte(out), &s))
+		}
+		if len(s) == 0 {
+			s = append(s, struct{ Revision, State string }{"?", err.Error()})
+		}
+		all = append(all, s[0].Revision+" "+f.LB.Server(h.Name())["status"])
+	}
+	return all
+}
+
+func wantRuns(t testing.TB, f *Fleet, want ...string) {
+	t.Helper()
+	var got []string
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if got = f.runs(t); fmt.Sprint(got) == fmt.Sprint(want) {
+			return
+		}
+	}
+	t.Errorf("the hosts run %q, want %q", got, want)
+}
+
+func all(what string) (s []string) {
+	for range size {
+		s = append(s, what)
+	}
+	return s
+}
+
+// A deploy drops nothing, by whatever strategy, with a test and a migration.
+func TestDeploy_DropsNothing(t *testing.T) {
+	f, l := deployed(t, 1000)
+	revision := "v1"
+	for _, strategy := range []string{"halves", "one-at-a-time"} {
+		f.describe(t, "test: [check-nothing], strategy: "+strategy)
+		f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(5, "unknown command") // the test fails
+		wantRuns(t, f, all(revision+" UP")...)
+		f.describe(t, "migrate: [migrate], strategy: "+strategy)
+		for range 3 {
+			revision = map[string]string{"v1": "v2", "v2": "v1"}[revision]
+			r := f.run(t, "deploy", "--id", "shop", "--revision", revision, "--reason", "because").want(0, revision+" on 4 hosts")
+			t.Logf("%s to %s: %s", strategy, revision, r.took.Round(time.Millisecond))
+			wantRuns(t, f, all(revision+" UP")...)
+		}
+	}
+	r := nothingFailed(t, l)
+	t.Logf("%s", r)
+	out := f.run(t, "fleet", "history", "--id", "shop").want(0, "because", "web4").stdout
+	if strings.Contains(out, "failed") {
+		t.Error(out)
+	}
+	for _, h := range f.Hosts() {
+		if n := strings.Count(h.Exec("conductor", "runs", "list", "--id", "shop"), "migrate"); n > 2 {
+			t.Errorf("%s has migrated %d times, and there are 2 revisions", h.Name(), n)
+		}
+	}
+	f.run(t, "fleet", "status").want(0, "web1", "running", "UP"[:0])
+	f.run(t, "deploy", "--id", "shop", "--revision", revision).want(0, "nothing to do")
+}
+
+// A release that is not healthy stops at the first host; the others serve, and
+// when it is good the next deploy goes on.
+func TestDeploy_UnhealthyRelease(t *testing.T) {
+	f, l := deployed(t, 500)
+	f.Image("bad", "STATUS=500")
+	f.Each(func(h *Host) { h.Load(f.Repo() + ":bad") })
+	f.describe(t, "strategy: one-at-a-time")
+	f.run(t, "deploy", "--id", "shop", "--revision", "bad").want(5, "web1", "500")
+	got := f.runs(t)
+	if !strings.HasPrefix(got[0], "v1 ") || !strings.Contains(got[0], "DRAIN") || got[1] != "v1 UP" {
+		t.Errorf("the hosts run %q", got)
+	}
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0)
+	wantRuns(t, f, all("v2 UP")...)
+	nothingFailed(t, l)
+}
+
+// A host that is cut off in the middle is told, and out; the others serve; when
+// it is back the deploy goes on.
+func TestDeploy_HostCutOff(t *testing.T) {
+	f, l := deployed(t, 500)
+	f.describe(t, "strategy: one-at-a-time, max_failed: 1")
+	web2 := f.Host("web2")
+	web2.Cut()
+	began := time.Now()
+	eventually(t, 20*time.Second, "the balancer sees that web2 is gone", func() bool { return f.LB.Server("web2")["status"] == "DOWN" })
+	t.Logf("seen after %s", time.Since(began).Round(time.Millisecond))
+	cut := l.Stop() // what was on its way there
+	l = load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Rate: 500, RevisionHeader: "X-Revision"})
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(8, "web2")
+	for _, name := range []string{"web1", "web3", "web4"} {
+		if s := f.LB.Server(name)["status"]; s != "UP" {
+			t.Errorf("%s is %s", name, s)
+		}
+	}
+	web2.Join()
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0)
+	wantRuns(t, f, all("v2 UP")...)
+	nothingFailed(t, l)
+	t.Logf("while it was cut off: %s", cut)
+}
+
+// Of two who deploy at once one is told who is at it, and there is never half
+// of each.
+func TestDeploy_TwoAtOnce(t *testing.T) {
+	f, l := deployed(t, 200)
+	f.describe(t, "strategy: one-at-a-time")
+	first := f.Command("deploy", "--id", "shop", "--revision", "v2")
+	var out bytes.Buffer
+	first.Stdout, first.Stderr = &out, &out
+	must(t, first.Start())
+	eventually(t, 20*time.Second, "the first has the lock", func() bool {
+		return strings.Contains(f.run(t, "fleet", "status").stdout, "is under way")
+	})
+	f.run(t, "deploy", "--id", "shop", "--revision", "v1").want(7, "held it since")
+	if err := first.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	wantRuns(t, f, all("v2 UP")...)
+	nothingFailed(t, l)
+}
+
+// A deploy that is killed leaves what serves serving, lets go of its locks, and
+// the next one goes on; the migration is not done again.
+func TestDeploy_Killed(t *testing.T) {
+	f, l := deployed(t, 500)
+	f.describe(t, "strategy: halves, migrate: [migrate]")
+	for _, after := range []string{"migrated", "withdrawn", "upgraded"} {
+		first := f.Command("--output", "json", "deploy", "--id", "shop", "--revision", "v2")
+		out, err := first.StdoutPipe()
+		must(t, err)
+		must(t, first.Start())
+		for b := make([]byte, 64<<10); ; {
+			n, err := out.Read(b)
+			if strings.Contains(string(b[:n]), `"event":"`+after+`"`) {
+				break
+			}
+			must(t, err)
+		}
+		must(t, first.Process.Kill())
+		first.Wait()
+		f.run(t, "deploy", "--id", "shop", "--revision", "v2", "--wait").want(0)
+		wantRuns(t, f, all("v2 UP")...)
+		f.run(t, "fleet", "rollback", "--id", "shop", "--revision", "v1").want(0)
+		wantRuns(t, f, all("v1 UP")...)
+		if after == "migrated" { // else there is no migration any more
+			f.describe(t, "strategy: halves, migrate: [migrate]")
+		}
+	}
+	n := 0
+	for _, h := range f.Hosts() {
+		n += strings.Count(h.Exec("conductor", "runs", "list", "--id", "shop"), "migrate")
+	}
+	if n != 1 {
+		t.Errorf("migrated %d times", n)
+	}
+	nothingFailed(t, l)
+}
+
+// A person takes a host out; a deploy upgrades it there and leaves it out.
+func TestFleet_DrainAndAdmit(t *testing.T) {
+	f, l := deployed(t, 200)
+	f.run(t, "fleet", "drain", "web3").want(0, "web3: is out")
+	f.describe(t, "strategy: halves")
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0)
+	wantRuns(t, f, "v2 UP", "v2 UP", "v2 MAINT", "v2 UP")
+	f.run(t, "fleet", "admit", "web3").want(0, "web3: is in")
+	wantRuns(t, f, all("v2 UP")...)
+	f.run(t, "fleet", "exec", "--id", "shop", "/app", "migrate").want(0, "web1 | migrating to v2", "web4 | migrating to v2")
+	nothingFailed(t, l)
+}
