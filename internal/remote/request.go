@@ -147,7 +147,7 @@ func Decode(line []byte, version string) (Request, error) {
 		return Request{}, wrong(err)
 	}
 	differ := func(format string, args ...any) error {
-		return fault.New(fault.ErrHost, "bring both to one version: conductor host install HOST",
+		return fault.New(fault.ErrHost, "bring both to one version",
 			"the asking conductor is %s, the host's is %s: %w", orUnknown(who.Version), version, fmt.Errorf(format, args...))
 	}
 	if who.Protocol != Protocol {

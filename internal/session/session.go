@@ -162,6 +162,6 @@ func (s *Server) unknown(r remote.Request) error {
 		known = append(known, string(do))
 	}
 	slices.Sort(known)
-	return fault.New(fault.ErrHost, "bring both to one version: conductor host install HOST",
+	return fault.New(fault.ErrHost, "bring both to one version",
 		"the host's conductor (%s) does not know how to %q, which that of %s asks for; it knows %s", s.Version, r.Do, r.Version, strings.Join(known, ", "))
 }

@@ -88,7 +88,7 @@ func TestServe_RefusesRequests(t *testing.T) {
 			if code != test.code || e.Code != code || !strings.Contains(e.Error, test.says) {
 				t.Errorf("%d, %+v; want %d, %q", code, e, test.code, test.says)
 			}
-			if code == 9 && !strings.Contains(e.Hint, "conductor host install") {
+			if code == 9 && !strings.Contains(e.Hint, "one version") {
 				t.Errorf("hint %q", e.Hint)
 			}
 		})

@@ -247,7 +247,7 @@ func body(c Call, to any) error {
 	d := json.NewDecoder(bytes.NewReader(c.Body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(to); err != nil {
-		return fault.New(fault.ErrHost, "bring both to one version: conductor host install HOST", "read what %q asks with: %w", c.Do, err)
+		return fault.New(fault.ErrHost, "bring both to one version", "read what %q asks with: %w", c.Do, err)
 	}
 	return nil
 }

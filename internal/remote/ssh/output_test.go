@@ -71,7 +71,7 @@ func TestNotStarted(t *testing.T) {
 		{"sudo wants a terminal", 1, "sudo: sorry, you must have a tty to run sudo\n", "you must have a tty", "NOPASSWD"},
 		{"sudo does not allow it", 1, "Sorry, user deploy is not allowed to execute '/usr/bin/conductor session' as root on web1.\n", "not allowed", "NOPASSWD"},
 		{"no sudo", noSudo, "", "there is no sudo", "as root"},
-		{"no conductor", noConductor, "Welcome\n", "no conductor is installed there", "conductor host install web-1"},
+		{"no conductor", noConductor, "Welcome\n", "no conductor is installed there", "install its package there"},
 		{"a login shell that is none", 1, "This account is currently not available.\n", "did not start .exit code 1.: This account is currently not available", "conductor version"},
 		{"a login shell that says nothing", 0, "", "did not start .exit code 0.", "by hand"},
 	} {
