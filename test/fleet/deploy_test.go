@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -138,9 +139,6 @@ func TestDeploy_DropsNothing(t *testing.T) {
 	f, l := deployed(t, 1000)
 	revision := "v1"
 	for _, strategy := range []string{"halves", "one-at-a-time"} {
-		f.describe(t, "test: [check-nothing], strategy: "+strategy)
-		f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(5, "unknown command") // the test fails
-		wantRuns(t, f, all(revision+" UP")...)
 		f.describe(t, "migrate: [migrate], strategy: "+strategy)
 		for range 3 {
 			revision = map[string]string{"v1": "v2", "v2": "v1"}[revision]
@@ -155,13 +153,28 @@ func TestDeploy_DropsNothing(t *testing.T) {
 	if strings.Contains(out, "failed") {
 		t.Error(out)
 	}
-	for _, h := range f.Hosts() {
-		if n := strings.Count(h.Exec("conductor", "runs", "list", "--id", "shop"), "migrate"); n > 2 {
-			t.Errorf("%s has migrated %d times, and there are 2 revisions", h.Name(), n)
-		}
-	}
-	f.run(t, "fleet", "status").want(0, "web1", "running", "UP"[:0])
+	f.run(t, "fleet", "status").want(0, "web1", "running")
 	f.run(t, "deploy", "--id", "shop", "--revision", revision).want(0, "nothing to do")
+}
+
+// Where the test fails no host is touched; where the migration fails the old
+// half serves on, and the new half is out.
+func TestDeploy_GatesThatFail(t *testing.T) {
+	f, l := deployed(t, 500)
+	f.describe(t, "strategy: halves, test: [check-nothing]")
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(5, "unknown command")
+	wantRuns(t, f, all("v1 UP")...)
+	f.Image("torn", "MIGRATE_EXIT=3")
+	f.Each(func(h *Host) { h.Load(f.Repo() + ":torn") })
+	f.describe(t, "strategy: halves, migrate: [migrate]")
+	f.run(t, "deploy", "--id", "shop", "--revision", "torn").want(5, "exit code 3")
+	wantRuns(t, f, "torn DRAIN", "torn DRAIN", "v1 UP", "v1 UP")
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0)
+	wantRuns(t, f, all("v2 UP")...)
+	// Back by itself, where that is asked for.
+	f.run(t, "deploy", "--id", "shop", "--revision", "torn", "--on-failure", "rollback").want(5)
+	wantRuns(t, f, all("v2 UP")...)
+	nothingFailed(t, l)
 }
 
 // A release that is not healthy stops at the first host; the others serve, and
@@ -231,36 +244,45 @@ func TestDeploy_TwoAtOnce(t *testing.T) {
 func TestDeploy_Killed(t *testing.T) {
 	f, l := deployed(t, 500)
 	f.describe(t, "strategy: halves, migrate: [migrate]")
-	for _, after := range []string{"migrated", "withdrawn", "upgraded"} {
-		first := f.Command("--output", "json", "deploy", "--id", "shop", "--revision", "v2")
-		out, err := first.StdoutPipe()
-		must(t, err)
-		must(t, first.Start())
-		for b := make([]byte, 64<<10); ; {
-			n, err := out.Read(b)
-			if strings.Contains(string(b[:n]), `"event":"`+after+`"`) {
-				break
-			}
-			must(t, err)
-		}
-		must(t, first.Process.Kill())
-		first.Wait()
-		f.run(t, "deploy", "--id", "shop", "--revision", "v2", "--wait").want(0)
-		wantRuns(t, f, all("v2 UP")...)
-		f.run(t, "fleet", "rollback", "--id", "shop", "--revision", "v1").want(0)
-		wantRuns(t, f, all("v1 UP")...)
-		if after == "migrated" { // else there is no migration any more
-			f.describe(t, "strategy: halves, migrate: [migrate]")
-		}
+	moments := []string{"withdrawn", "upgraded", "migrated", "admitted"}
+	for _, after := range moments {
+		f.Image(after)
+		f.Each(func(h *Host) { h.Load(f.Repo() + ":" + after) })
+		f.killedAfter(t, after, "deploy", "--id", "shop", "--revision", after)
+		f.run(t, "deploy", "--id", "shop", "--revision", after, "--wait").want(0)
+		wantRuns(t, f, all(after+" UP")...)
 	}
-	n := 0
+	if n := f.migrations(); n != len(moments) {
+		t.Errorf("migrated %d times, want once for each of %d revisions", n, len(moments))
+	}
+	nothingFailed(t, l)
+}
+
+// killedAfter runs a deploy and kills it as soon as its first event of the name
+// is seen.
+func (f *Fleet) killedAfter(t testing.TB, event string, args ...string) {
+	t.Helper()
+	cmd := f.Command(append([]string{"--output", "json"}, args...)...)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	seen := false
+	for lines := bufio.NewScanner(out); !seen && lines.Scan(); {
+		seen = strings.Contains(lines.Text(), `"event":"`+event+`"`)
+	}
+	must(t, cmd.Process.Kill())
+	cmd.Wait()
+	if !seen {
+		t.Fatalf("it ended without the event %s", event)
+	}
+}
+
+// migrations are how often the hosts have migrated, all together.
+func (f *Fleet) migrations() (n int) {
 	for _, h := range f.Hosts() {
 		n += strings.Count(h.Exec("conductor", "runs", "list", "--id", "shop"), "migrate")
 	}
-	if n != 1 {
-		t.Errorf("migrated %d times", n)
-	}
-	nothingFailed(t, l)
+	return n
 }
 
 // A person takes a host out; a deploy upgrades it there and leaves it out.
@@ -273,5 +295,25 @@ func TestFleet_DrainAndAdmit(t *testing.T) {
 	f.run(t, "fleet", "admit", "web3").want(0, "web3: is in")
 	wantRuns(t, f, all("v2 UP")...)
 	f.run(t, "fleet", "exec", "--id", "shop", "/app", "migrate").want(0, "web1 | migrating to v2", "web4 | migrating to v2")
+	nothingFailed(t, l)
+}
+
+// Without a registry the image travels by layers, to all hosts at once, and a
+// layer that they have does not.
+func TestDeploy_ShipsImages(t *testing.T) {
+	f, l := deployed(t, 200)
+	f.describe(t, "strategy: all, image: ship")
+	f.Image("shipped") // here alone
+	f.run(t, "deploy", "--id", "shop", "--revision", "shipped").want(0)
+	wantRuns(t, f, all("shipped UP")...)
+	ids := map[string]bool{}
+	for _, h := range f.Hosts() {
+		ids[h.Exec("docker", "image", "inspect", "-f", "{{.ID}}", f.Repo()+":shipped")] = true
+	}
+	if len(ids) != 1 {
+		t.Errorf("the hosts have the images %v", ids)
+	}
+	f.run(t, "deploy", "--id", "shop", "--revision", "nowhere").want(4, "nowhere")
+	wantRuns(t, f, all("shipped UP")...)
 	nothingFailed(t, l)
 }

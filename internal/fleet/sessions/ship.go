@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"conductor/internal/engine"
+	"conductor/internal/fault"
 	"conductor/internal/fleet"
 	"conductor/internal/remote"
 	"conductor/internal/ship"
@@ -49,6 +50,9 @@ func (s *Shipper) archive(ctx context.Context, reference string) (*ship.Archive,
 		return a, nil
 	}
 	a, err := ship.Open(ctx, s.Engine, reference, "")
+	if errors.Is(err, engine.ErrNotFound) {
+		return nil, fault.New(fault.ErrImage, "build it here; or leave image: ship away in fleet.yml, and hosts pull it", "image %s is not on this machine, which is to send it", reference)
+	}
 	if err != nil {
 		return nil, err
 	}
