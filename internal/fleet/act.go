@@ -58,16 +58,22 @@ func (l *loop) do(ctx context.Context, s rollout.Step, at map[string]balancer.Se
 		}
 		return l.Balancer.Set(whole, balancer.Change{Drain: s.Hosts})
 	case rollout.Upgrade:
-		if _, balanced := at[first]; !balanced || at[first].In {
+		_, balanced := at[first]
+		inPlace := !balanced || at[first].In
+		if inPlace {
 			if err := l.hook(ctx, BeforeHost, first, nil); err != nil {
 				return err
 			}
 		}
 		u := Upgrade{Service: l.d.Service, Revision: l.d.Revision, Back: l.d.Rollback, SkipBefore: len(l.d.Migrate) > 0}
-		return l.Hosts.Upgrade(whole, first, u, func(e event.Event) {
+		err := l.Hosts.Upgrade(whole, first, u, func(e event.Event) {
 			e.Host = first
 			l.Emit(e)
 		})
+		if err != nil || !inPlace {
+			return err
+		}
+		return l.hook(ctx, AfterHost, first, nil)
 	case rollout.Verify:
 		return l.verify(whole, first)
 	case rollout.Admit, rollout.Swap:
@@ -76,7 +82,15 @@ func (l *loop) do(ctx context.Context, s rollout.Step, at map[string]balancer.Se
 				return err
 			}
 		}
-		return l.Balancer.Set(whole, balancer.Change{Admit: s.Hosts, Drain: s.Out})
+		if err := l.Balancer.Set(whole, balancer.Change{Admit: s.Hosts, Drain: s.Out}); err != nil {
+			return err
+		}
+		for _, name := range s.Hosts {
+			if err := l.hook(ctx, AfterHost, name, nil); err != nil {
+				return err
+			}
+		}
+		return nil
 	case rollout.Confirm:
 		return l.confirm(ctx, first)
 	}

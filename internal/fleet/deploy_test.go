@@ -292,3 +292,54 @@ func TestDeploy_FiftyHosts(t *testing.T) {
 	}
 	t.Log(fmt.Sprint(took))
 }
+
+// hooks notes what was run, and fails where it is told to.
+type hooks struct {
+	f     *inMemory
+	fails string // "name host"
+	ran   []string
+}
+
+func (h *hooks) Run(ctx context.Context, name, host string, d Deploy, failure error) error {
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	what := strings.TrimSpace(name + " " + host)
+	if failure != nil {
+		what += ": " + failure.Error()
+	}
+	h.ran = append(h.ran, what)
+	if what == h.fails {
+		return errors.New("the hook says no")
+	}
+	return nil
+}
+
+func TestDeploy_Hooks(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, f *inMemory, d Deploy) {
+		h := &hooks{f: f}
+		d.Strategy, d.Hooks = single, h
+		if _, err := f.fleet().Deploy(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"before_deploy", "before_host web01", "after_host web01", "before_host web02", "after_host web02", "after_deploy"}
+		if !slices.Equal(h.ran, want) {
+			t.Errorf("%q, want %q", h.ran, want)
+		}
+	})
+	for fails, want := range map[string]string{
+		"before_deploy": "v1+ v1+", "before_host web02": "v2+ v1+", "after_host web01": "v2+ v1+", "after_deploy": "v2+ v2+",
+	} {
+		bubble(t, 2, func(t *testing.T, f *inMemory, d Deploy) {
+			h := &hooks{f: f, fails: fails}
+			d.Strategy, d.Hooks = single, h
+			_, err := f.fleet().Deploy(t.Context(), d)
+			if err == nil || !strings.Contains(err.Error(), "the hook says no") {
+				t.Errorf("%s: %v", fails, err)
+			}
+			wantRuns(t, f, want)
+			if last := h.ran[len(h.ran)-1]; strings.HasSuffix(fails, "web01") && last != "on_failure: the hook says no" {
+				t.Errorf("%s: the last one is %q", fails, last)
+			}
+		})
+	}
+}
