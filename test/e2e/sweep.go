@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -118,9 +119,25 @@ func sweep(ctx context.Context, engine *image.Engine) error {
 		for _, f := range []string{"nginx/nginx.pid", "dockerd/docker.pid"} {
 			killOwn(filepath.Join(dir, f), dir)
 		}
+		unmountBelow(dir)
 		errs = append(errs, clearAll(ctx, engine, namespace), os.RemoveAll(dir), os.RemoveAll(filepath.Join(runDirs, namespace)), os.RemoveAll(filepath.Join(runDirs, namespace+".sock")))
 	}
 	return errors.Join(errs...)
+}
+
+// unmountBelow takes away what is mounted below dir, the last one first.
+func unmountBelow(dir string) {
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	lines := strings.Split(string(b), "\n")
+	for _, line := range slices.Backward(lines) {
+		// Names of these tests have no space, which would be written as \040.
+		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(words[1], dir+"/") {
+			syscall.Unmount(words[1], syscall.MNT_DETACH)
+		}
+	}
 }
 
 // killOwn ends the process of a pid file if its command line names dir.
