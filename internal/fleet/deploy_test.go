@@ -119,7 +119,7 @@ func TestDeploy_Failures(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, 4, func(t *testing.T, f *inMemory, d Deploy) {
 				d.Strategy, d.Test, d.Migrate = test.strategy, []string{"bin/test"}, []string{"bin/migrate"}
-				test.trouble(f)
+				f.change(func() { test.trouble(f) })
 				o, err := f.fleet().Deploy(t.Context(), d)
 				wantError(t, err, test.class, test.says)
 				wantRuns(t, f, test.runs)
@@ -129,11 +129,13 @@ func TestDeploy_Failures(t *testing.T) {
 					}
 				}
 				// Repaired.
-				clear(f.breaks)
-				for _, h := range f.hosts {
-					h.cut, h.Troubles, h.Definition, h.holder = false, nil, "d", ""
-					clear(h.broken)
-				}
+				f.change(func() {
+					clear(f.breaks)
+					for _, h := range f.hosts {
+						h.cut, h.Troubles, h.Definition, h.holder = false, nil, "d", ""
+						clear(h.broken)
+					}
+				})
 				if _, err := f.fleet().Deploy(t.Context(), d); err != nil {
 					t.Fatalf("repaired: %v", err)
 				}
@@ -155,7 +157,7 @@ func TestDeploy_GoesOnWithoutAFewHosts(t *testing.T) {
 		for _, s := range []rollout.Strategy{halves, single} {
 			bubble(t, 4, func(t *testing.T, f *inMemory, d Deploy) {
 				d.Strategy, d.MaxFailed = s, 1
-				trouble(f)
+				f.change(func() { trouble(f) })
 				_, err := f.fleet().Deploy(t.Context(), d)
 				if err == nil || !strings.Contains(err.Error(), "web02") && !strings.Contains(err.Error(), "healthy") {
 					t.Errorf("%s: %v", name, err)
@@ -196,7 +198,7 @@ func TestDeploy_GoesBack(t *testing.T) {
 	for _, s := range []rollout.Strategy{halves, single} {
 		bubble(t, 4, func(t *testing.T, f *inMemory, d Deploy) {
 			d.Strategy, d.Back = s, true
-			f.hosts["web04"].broken["v2"] = true
+			f.change(func() { f.hosts["web04"].broken["v2"] = true })
 			_, err := f.fleet().Deploy(t.Context(), d)
 			wantError(t, err, fault.ErrUnhealthy)
 			wantRuns(t, f, "v1+ v1+ v1+ v1+")

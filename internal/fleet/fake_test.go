@@ -211,6 +211,13 @@ func (f *inMemory) Set(ctx context.Context, c balancer.Change) error {
 	return nil
 }
 
+// change changes the fleet while there is traffic.
+func (f *inMemory) change(how func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how()
+}
+
 func (f *inMemory) emit(e event.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
