@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"conductor/internal/balancer"
@@ -13,9 +15,11 @@ import (
 	"conductor/internal/balancer/nginx"
 	"conductor/internal/cli"
 	"conductor/internal/engine/docker"
+	"conductor/internal/event"
 	"conductor/internal/fleet"
 	"conductor/internal/fleet/local"
 	"conductor/internal/fleet/sessions"
+	"conductor/internal/notify"
 	"conductor/internal/remote"
 	"conductor/internal/remote/ssh"
 	"conductor/internal/spec"
@@ -44,6 +48,12 @@ func openFleet(s cli.FleetSetup) (*cli.FleetParts, error) {
 		hosts.Ship = shipper.Ship
 		closing = func() error { return errors.Join(transport.Close(), shipper.Close(), engine.Close()) }
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	people := notify.FromConfig(spec.Config{Notify: s.Fleet.Notify}, notify.Options{Warn: func(target string, _ bool, err error) {
+		s.Emit(event.Event{Time: time.Now(), Event: event.Warning, Detail: fmt.Sprintf("a message to %s could not be sent: %v", target, err)})
+	}})
+	var telling sync.WaitGroup
+	telling.Go(func() { people.Run(ctx) })
 	commands := local.Commands{Dir: filepath.Dir(s.Fleet.File), Emit: s.Emit}
 	return &cli.FleetParts{
 		Fleet:     &fleet.Fleet{Hosts: hosts, Balancer: b, Emit: s.Emit, Version: s.Version},
@@ -51,7 +61,12 @@ func openFleet(s cli.FleetSetup) (*cli.FleetParts, error) {
 		At:        at,
 		Balancer:  b,
 		Hooks:     local.Hooks{Commands: commands, Hooks: s.Fleet.Hooks},
-		Close:     closing,
+		Tell:      func(c notify.Change) { people.Tell(c) },
+		Close: func() error {
+			stop()
+			telling.Wait()
+			return closing()
+		},
 	}, nil
 }
 

@@ -136,7 +136,7 @@ A service is a file, services/<id>.yml. A first look:
 
 	root.AddCommand(a.service(), a.run(), a.runs(), a.cron(), a.convergeCmd(), a.supervise(), a.validate(), a.doctor(), a.prune(), a.schema(), a.version(), a.completion(root), a.man(root))
 	if a.env.Session == nil { // else it is about this host, and about no other
-		root.AddCommand(a.deploy(), a.fleetCmd(), a.session())
+		root.AddCommand(a.deploy(), a.fleetCmd(), a.syncCmd(), a.session())
 	}
 	return root
 }

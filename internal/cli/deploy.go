@@ -12,6 +12,7 @@ import (
 
 	"conductor/internal/display"
 	"conductor/internal/fleet"
+	"conductor/internal/notify"
 	"conductor/internal/rollout"
 	"conductor/internal/spec"
 )
@@ -107,14 +108,18 @@ func (a *app) deployTo(ctx context.Context, f deployFlags, rollback bool) error 
 	}
 	a.outcomes = outcome
 	a.sayHosts(outcome)
-	if err != nil {
-		return err
-	}
 	changed := 0
 	for _, h := range outcome.Hosts {
 		if h.Changed {
 			changed++
 		}
+	}
+	switch by := a.whoAsksWhere(); {
+	case err != nil:
+		p.Tell(notify.Change{Host: by, Service: s.ID, Revision: f.revision, Kind: notify.FailedUpgrade, Text: err.Error()})
+		return err
+	case changed > 0:
+		p.Tell(notify.Change{Host: by, Service: s.ID, Revision: f.revision, Kind: notify.Deployed, Text: strings.TrimSpace(plural(len(outcome.Hosts), "host") + " " + f.reason)})
 	}
 	summary := fmt.Sprintf("%s: %s on %s, %s", s.ID, f.revision, plural(len(outcome.Hosts), "host"), display.Took(outcome.Took))
 	if changed == 0 {

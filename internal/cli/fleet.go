@@ -10,6 +10,7 @@ import (
 	"conductor/internal/event"
 	"conductor/internal/fleet"
 	"conductor/internal/fleet/local"
+	"conductor/internal/notify"
 	"conductor/internal/remote"
 	"conductor/internal/rollout"
 	"conductor/internal/spec"
@@ -23,6 +24,7 @@ type FleetParts struct {
 	At        map[string]remote.Host // by the names of the hosts
 	Balancer  balancer.Balancer      // nil: there is none
 	Hooks     local.Hooks
+	Tell      func(c notify.Change) // people, of how a deploy ended
 	Close     func() error
 }
 

@@ -68,9 +68,10 @@ func (a *app) station(p *Parts, s Setup) *session.Station {
 			text, err := os.ReadFile(filepath.Join(s.Config.ServicesDir, id+".yml"))
 			return d, fmt.Sprintf("%x", sha256.Sum256(text)), err
 		},
-		Troubles: a.troubles,
-		Ship:     p.Ship,
-		Nginx:    session.NginxBalancer{Test: s.Config.Proxy.Test, Reload: s.Config.Proxy.Reload},
+		ServicesDir: s.Config.ServicesDir,
+		Troubles:    a.troubles,
+		Ship:        p.Ship,
+		Nginx:       session.NginxBalancer{Test: s.Config.Proxy.Test, Reload: s.Config.Proxy.Reload},
 	}
 }
 

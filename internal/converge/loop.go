@@ -67,7 +67,7 @@ func (h *Host) loop(g goal.Goal) *loop {
 	return &loop{
 		Host: h, service: g.Service, goal: g, next: next,
 		obs: newObserver(h, g.Service), watch: newWatcher(h.Prober),
-		doing: map[string]plan.Step{}, results: make(chan result), checked: make(chan error, 1),
+		doing: map[string]plan.Step{}, results: make(chan result, 16), checked: make(chan error, 1),
 		held: map[string]hold{}, broken: map[string]string{}, made: map[string]bool{},
 		shared: newShared(),
 	}
@@ -148,7 +148,7 @@ func (l *loop) sweepSecrets() error {
 // listen subscribes to the engine's events; the channel closes when none is
 // missed any more, or when the engine cannot be listened to for now.
 func (l *loop) listen() <-chan struct{} {
-	l.events = make(chan engine.Event, 16)
+	l.events = make(chan engine.Event, 64)
 	ready := make(chan struct{})
 	var once sync.Once
 	open := func() { once.Do(func() { close(ready) }) }

@@ -254,7 +254,9 @@ type probed struct {
 }
 
 func newWatcher(p health.Prober) *watcher {
-	return &watcher{prober: p, found: make(chan probed), known: map[string]*watched{}}
+	// A prober whose answer is not taken waits with it, and asks no more: a
+	// loop that the engine lets hang would go by what was true before.
+	return &watcher{prober: p, found: make(chan probed, 64), known: map[string]*watched{}}
 }
 
 // watch starts to probe the instance, if it is not probed yet.

@@ -198,7 +198,10 @@ func (t *tender) act(ctx context.Context) (in plan.Input, out plan.Output, err e
 		if t.start(out.Steps, in.Now) == 0 && len(t.doing) == 0 {
 			break
 		}
-		t.wait(ctx.Done(), t.wakeAt(out, relist))
+		// Something is in flight, whose end wakes it. It may be in line behind
+		// those of a hundred other services: looking around meanwhile is what
+		// they would wait for.
+		t.wait(ctx.Done(), t.wakeAt(out, slowPass))
 	}
 	t.settled = len(out.Steps) == 0 && len(out.Waiting) == 0
 	if err := t.tidy(ctx, was, was, t.loop, false); err != nil || !t.goal.Removing || !t.settled {

@@ -176,11 +176,11 @@ func (l *loop) inStep() error {
 		switch {
 		case h.err != nil:
 		case h.seen.Definition == "":
-			return fault.New(fault.ErrDefinition, "put its definition there, the same as on the others", "%s: no definition of %s is there", h.name, l.d.Service)
+			return fault.New(fault.ErrDefinition, "conductor sync sends definitions to the hosts", "%s: no definition of %s is there", h.name, l.d.Service)
 		case first == nil:
 			first = h
 		case h.seen.Definition != first.seen.Definition:
-			return fault.New(fault.ErrDefinition, "a deploy needs the same definition on all hosts: bring them in step",
+			return fault.New(fault.ErrDefinition, "conductor sync --plan shows the difference, conductor sync sends what is here",
 				"the definitions of %s differ on %s and %s", l.d.Service, first.name, h.name)
 		}
 	}

@@ -159,5 +159,5 @@ func (c Change) good() bool { return c.Kind == Recovered || c.Kind == EngineBack
 
 // happens tells that it is no state, but happened once.
 func (c Change) happens() bool {
-	return c.Kind == FailedUpgrade || c.Kind == FailedRun && c.Job == ""
+	return c.Kind == FailedUpgrade || c.Kind == Deployed || c.Kind == FailedRun && c.Job == ""
 }

@@ -72,6 +72,7 @@ var summary = []struct {
 	{FailedRun, "a run of %s failed", "%d runs failed"},
 	{EngineBack, "the engine is back", "%d engines are back"},
 	{Recovered, "%s has recovered", "%d have recovered"},
+	{Deployed, "%s was deployed", "%d services were deployed"},
 }
 
 func (k Kind) rank() int {
@@ -142,6 +143,8 @@ func (l Line) String() string {
 		s = "the engine is gone"
 	case FailedUpgrade:
 		s = fmt.Sprintf("the upgrade of %s to %s failed", name, cmp.Or(l.Revision, "another revision"))
+	case Deployed:
+		s = name + " was deployed"
 	case FailedRun:
 		s = fmt.Sprintf("a run of %s failed", name)
 	default:

@@ -27,6 +27,7 @@ const (
 	Sick          Kind = "sick"           // instances fail their check
 	Recovered     Kind = "recovered"      // neither any more; or a job that failed went well
 	FailedUpgrade Kind = "failed-upgrade" // each is told
+	Deployed      Kind = "deployed"       // over a fleet; each is told
 	FailedRun     Kind = "failed-run"     // of a job: told until it goes well; else each is told
 	EngineGone    Kind = "engine-gone"
 	EngineBack    Kind = "engine-back"

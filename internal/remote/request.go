@@ -49,6 +49,10 @@ const (
 	Layers  Do = "layers"
 	Receive Do = "receive"
 	Load    Do = "load"
+	// Definitions answers with the texts of the host's definitions, by service;
+	// WriteDefinitions makes such texts those of the host.
+	Definitions      Do = "definitions"
+	WriteDefinitions Do = "write-definitions"
 	// HAProxy and NginxFile ask the balancer that runs on the host
 	// (internal/balancer).
 	HAProxy   Do = "haproxy"
@@ -76,7 +80,7 @@ func (d Do) Input() Input {
 	switch d {
 	case Hold:
 		return Beats
-	case Exec, Receive, Load:
+	case Exec, Receive, Load, WriteDefinitions:
 		return Bytes
 	}
 	return Lines

@@ -28,7 +28,8 @@ type Station struct {
 	Services        Services
 	State           State
 	// Definition returns a service as it is written here, and the digest of that.
-	Definition func(id string) (spec.Service, string, error)
+	Definition  func(id string) (spec.Service, string, error)
+	ServicesDir string // where definitions are
 	// Image returns the ID of what a reference names on this host.
 	Image func(ctx context.Context, reference string) (engine.Image, error)
 	// Ship takes images that are sent to this host.
@@ -64,6 +65,9 @@ func (s *Station) Handlers() map[remote.Do]Handler {
 		remote.Migrate: s.migrate,
 		remote.Mark:    s.mark,
 		remote.Verify:  s.verify,
+
+		remote.Definitions:      s.definitions,
+		remote.WriteDefinitions: s.writeDefinitions,
 
 		remote.Layers:  s.layers,
 		remote.Receive: s.receive,

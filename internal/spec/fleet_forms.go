@@ -26,7 +26,7 @@ func fleetKeys() keys[Fleet] {
 			hookPointKeys(), func(f *Fleet) *map[HookPoint]Hook { return &f.Hooks }),
 		field("ssh", "How ssh is called, a list of words, such as [ssh, -F, FILE]; it runs in this file's folder. Default: [ssh].",
 			argv(), func(f *Fleet) *[]string { return &f.SSH }),
-		field("definitions", "The folder that has the services' definitions here. Default: none.",
+		field("definitions", "The folder that has the services' definitions, for conductor sync. Default: none.",
 			directory(), func(f *Fleet) *string { return &f.Definitions }),
 		field("notify", "Who is told how a deploy ended, as in conductor.yml.",
 			notifyTargets(), func(f *Fleet) *[]NotifyTarget { return &f.Notify }),
@@ -58,7 +58,7 @@ func fleetHostKeys() keys[FleetHost] {
 			matching(text(), serverGrammar, "HOST or HOST:PORT", "such as 10.0.0.1:80"), func(h *FleetHost) *string { return &h.Address }),
 		field("server", "Its name at a balancer of kind haproxy. Default: its name here.",
 			haproxyName("the name of a server"), func(h *FleetHost) *string { return &h.Server }),
-		field("sync", "Whether the host takes its definitions from that folder; false where config management writes them. Default: true.",
+		field("sync", "Whether conductor sync writes definitions there; false where config management does. Default: true.",
 			boolean(), func(h *FleetHost) *bool { return &h.Sync }),
 	}
 }

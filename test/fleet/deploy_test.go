@@ -317,3 +317,32 @@ func TestDeploy_ShipsImages(t *testing.T) {
 	wantRuns(t, f, all("shipped UP")...)
 	nothingFailed(t, l)
 }
+
+// Definitions that differ stop a deploy before it begins; sync shows how they
+// differ, and brings them in step.
+func TestSync_BringsDefinitionsInStep(t *testing.T) {
+	f, l := deployed(t, 100)
+	f.describe(t, "strategy: all", "definitions: services")
+	f.run(t, "sync").want(0, "web1: in step", "web4: in step")
+	file := filepath.Join(f.Dir, "services", "shop.yml")
+	was, err := os.ReadFile(file)
+	must(t, err)
+	t.Cleanup(func() { must(t, os.WriteFile(file, was, 0o644)) })
+	web3 := f.Host("web3")
+	web3.Write("/etc/conductor/services/shop.yml", strings.Replace(string(was), "replicas: 2", "replicas: 3", 1))
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(3, "web3", "conductor sync")
+	f.run(t, "fleet", "status").want(0, "its definition differs")
+	f.run(t, "sync", "--plan").want(0, "web3: 1 definition to be sent", "-replicas: 3", "+replicas: 2", "web1: in step")
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(3)
+	f.run(t, "sync").want(0, "web3: 1 definition sent")
+	if got := web3.Exec("cat", "/etc/conductor/services/shop.yml"); strings.TrimSpace(got) != strings.TrimSpace(string(was)) {
+		t.Errorf("web3 has %s", got)
+	}
+	// What is not valid goes nowhere, and nothing of it is changed.
+	must(t, os.WriteFile(file, []byte(string(was)+"nonsense: 1\n"), 0o644))
+	f.run(t, "sync").want(3, "nonsense")
+	must(t, os.WriteFile(file, was, 0o644))
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0)
+	wantRuns(t, f, all("v2 UP")...)
+	nothingFailed(t, l)
+}
