@@ -176,6 +176,7 @@ SetEnv PATH=%[3]s/bin:/usr/local/bin:/usr/bin:/bin CT_SSH_DIR=%[3]s GORACE=atexi
 		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+		s.endFarEnds()
 		if s.t.Failed() && os.Getenv("CONDUCTOR_TEST_KEEP") != "" {
 			s.t.Logf("sshd said:\n%s", s.read("log"))
 		}
@@ -211,6 +212,21 @@ func (s *sshd) transport() *Transport {
 		}
 	})
 	return tr
+}
+
+// endFarEnds kills what goes on to an end of its own though its connection is
+// gone, as it should.
+func (s *sshd) endFarEnds() {
+	all, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is well-formed
+	for _, link := range all {
+		at, err := os.Readlink(link)
+		if err != nil || !strings.HasPrefix(at, s.dir+"/") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 func (s *sshd) host() remote.Host { return remote.Host{Name: "web-1", SSH: "web1"} }
