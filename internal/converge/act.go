@@ -155,6 +155,10 @@ func (a action) release(digest string) (goal.Release, error) {
 	return goal.Release{}, fmt.Errorf("release %.12s of %s is not in its goal any more", digest, a.service)
 }
 
+// nameTaken is what is between two tries to have a name that the engine says is
+// taken by nothing.
+const nameTaken = 50 * time.Millisecond
+
 func (a action) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -186,11 +190,22 @@ func (a action) make(ctx context.Context, c *engine.Create) (id string, err erro
 	if c.Network, c.Address, err = a.address(ctx); err != nil {
 		return "", err
 	}
-	id, err = a.Engine.Create(ctx, *c)
-	if errors.Is(err, engine.ErrConflict) {
-		return a.adopt(ctx, *c)
+	for {
+		id, err = a.Engine.Create(ctx, *c)
+		if !errors.Is(err, engine.ErrConflict) {
+			return id, err
+		}
+		if id, err = a.adopt(ctx, *c); !notFound(err) {
+			return id, err
+		}
+		// The engine has given the name away, and has no container of it yet: a
+		// create of a process that was killed is under way, or a removal.
+		select {
+		case <-ctx.Done():
+			return "", err
+		case <-time.After(nameTaken):
+		}
 	}
-	return id, err
 }
 
 // adopt takes a container whose create was answered by nobody: the name is a

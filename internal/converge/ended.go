@@ -18,6 +18,7 @@ import (
 // result is the end of a step.
 type result struct {
 	step plan.Step
+	at   time.Time // when it had ended
 	err  error
 	// goal is the goal as the step has written it; nil: it did not.
 	goal *goal.Goal
@@ -59,18 +60,18 @@ func (l *loop) ended(r result) {
 	if r.err == nil {
 		l.changed = true
 		delete(l.held, key)
-		l.succeeded(r.step)
+		l.succeeded(r.step, r.at)
 		return
 	}
 	l.failed(r)
 }
 
-func (l *loop) succeeded(s plan.Step) {
+func (l *loop) succeeded(s plan.Step, at time.Time) {
 	p := l.goal.Policy
 	if l.goal.Candidate != nil {
 		p.Upgrade = l.goal.Candidate.Policy.Upgrade
 	}
-	l.outage.ended(s, p.HTTP != nil, p.Upgrade.Order == spec.StopFirst, time.Now())
+	l.outage.ended(s, p.HTTP != nil, p.Upgrade.Order == spec.StopFirst, at)
 	switch s.Do {
 	case plan.Create:
 		l.made[s.Instance] = true

@@ -284,6 +284,7 @@ func (l *loop) start(steps []plan.Step, now time.Time) int {
 		a := l.action(s)
 		l.running.Go(func() {
 			r := a.do(ctx)
+			r.at = time.Now()
 			select {
 			case l.results <- r:
 			case <-l.work.Done():
