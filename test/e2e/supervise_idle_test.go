@@ -42,6 +42,12 @@ func TestSupervise_HoldsNoMore(t *testing.T) {
 	g, f := least()
 	time.Sleep(time.Duration(repeat(20, 600)) * time.Second) // the case is that so much time passes
 	g2, f2 := least()
+	// On a busy machine there may be none among the looks at which nothing was
+	// asked. What is held for good is held at all of them.
+	for n := 0; n < 20 && (g2 > g || f2 > f); n++ {
+		a, b := least()
+		g2, f2 = min(g2, a), min(f2, b)
+	}
 	t.Logf("%d goroutines and %d open files, %d and %d in the end", g, f, g2, f2)
 	if g2 > g || f2 > f {
 		t.Errorf("it held %d goroutines and %d open files, and holds %d and %d", g, f, g2, f2)

@@ -129,7 +129,8 @@ func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		err := gone(e.Do(ctx, "DELETE", "/containers/"+id, url.Values{"force": {"1"}, "v": {"1"}}, nil, nil))
 		se, ok := err.(*StatusError)
-		if !ok || se.Status != http.StatusConflict || time.Now().After(deadline) {
+		// 500: a dead container's file system may be busy for a moment.
+		if !ok || se.Status != http.StatusConflict && se.Status != http.StatusInternalServerError || time.Now().After(deadline) {
 			return err
 		}
 	}
