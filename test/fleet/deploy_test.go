@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,11 +167,13 @@ func TestDeploy_GatesThatFail(t *testing.T) {
 	wantRuns(t, f, all("v1 UP")...)
 	f.Image("torn", "MIGRATE_EXIT=3")
 	f.Each(func(h *Host) { h.Load(f.Repo() + ":torn") })
-	f.describe(t, "strategy: halves, migrate: [migrate]")
+	f.describe(t, "strategy: halves, migrate: [/app, migrate]")
 	f.run(t, "deploy", "--id", "shop", "--revision", "torn").want(5, "exit code 3")
 	wantRuns(t, f, "torn DRAIN", "torn DRAIN", "v1 UP", "v1 UP")
+	f.describe(t, "strategy: halves")
 	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0)
 	wantRuns(t, f, all("v2 UP")...)
+	f.describe(t, "strategy: halves, migrate: [/app, migrate]")
 	// Back by itself, where that is asked for.
 	f.run(t, "deploy", "--id", "shop", "--revision", "torn", "--on-failure", "rollback").want(5)
 	wantRuns(t, f, all("v2 UP")...)
@@ -243,7 +246,7 @@ func TestDeploy_TwoAtOnce(t *testing.T) {
 // the next one goes on; the migration is not done again.
 func TestDeploy_Killed(t *testing.T) {
 	f, l := deployed(t, 500)
-	f.describe(t, "strategy: halves, migrate: [migrate]")
+	f.describe(t, "strategy: halves, migrate: [/app, migrate]")
 	moments := []string{"withdrawn", "upgraded", "migrated", "admitted"}
 	for _, after := range moments {
 		f.Image(after)
@@ -252,7 +255,7 @@ func TestDeploy_Killed(t *testing.T) {
 		f.run(t, "deploy", "--id", "shop", "--revision", after, "--wait").want(0)
 		wantRuns(t, f, all(after+" UP")...)
 	}
-	if n := f.migrations(); n != len(moments) {
+	if n := f.migrations(moments); n != len(moments) {
 		t.Errorf("migrated %d times, want once for each of %d revisions", n, len(moments))
 	}
 	nothingFailed(t, l)
@@ -277,10 +280,16 @@ func (f *Fleet) killedAfter(t testing.TB, event string, args ...string) {
 	}
 }
 
-// migrations are how often the hosts have migrated, all together.
-func (f *Fleet) migrations() (n int) {
+// migrations are how often the hosts have migrated to the revisions, all together.
+func (f *Fleet) migrations(revisions []string) (n int) {
 	for _, h := range f.Hosts() {
-		n += strings.Count(h.Exec("conductor", "runs", "list", "--id", "shop"), "migrate")
+		var runs []struct{ Revision string }
+		must(f.t, json.Unmarshal([]byte(h.Exec("conductor", "--output", "json", "runs", "list", "--id", "shop")), &runs))
+		for _, r := range runs {
+			if slices.Contains(revisions, r.Revision) {
+				n++
+			}
+		}
 	}
 	return n
 }
