@@ -96,11 +96,13 @@ func openBalancer(s cli.FleetSetup, transport remote.Transport) (balancer.Balanc
 	switch b.Kind {
 	case spec.BalancerHAProxy:
 		return haproxy.New(haproxy.Config{Backend: b.Backend, Hosts: hosts, Run: func(ctx context.Context, lines string) (answer string, err error) {
-			return answer, ask(ctx, remote.HAProxy, balancer.RuntimeRequest{Socket: b.Socket, Lines: lines}, &answer)
+			err = ask(ctx, remote.HAProxy, balancer.RuntimeRequest{Socket: b.Socket, Lines: lines}, &answer)
+			return answer, err
 		}})
 	case spec.BalancerNginx:
 		return nginx.New(nginx.Config{File: b.File, Upstream: b.Backend, Hosts: hosts, Run: func(ctx context.Context, r balancer.FileRequest) (answer balancer.FileAnswer, err error) {
-			return answer, ask(ctx, remote.NginxFile, r, &answer)
+			err = ask(ctx, remote.NginxFile, r, &answer)
+			return answer, err
 		}})
 	case spec.BalancerCommand:
 		return command.New(command.Config{Hosts: hosts, Drain: b.Drain, Admit: b.Admit, Timeout: time.Minute})

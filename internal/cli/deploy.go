@@ -44,16 +44,21 @@ Running it again is safe: it goes on from what the hosts say.`,
 			return a.deployTo(cmd.Context(), f, false)
 		},
 	}
+	f.add(a, cmd, "the `REV` to run: a tag of the image, a commit")
+	cmd.Flags().StringVar(&f.onFailure, "on-failure", "stop", "what becomes of the hosts that were upgraded: `stop` leaves them, rollback takes them back")
+	return cmd
+}
+
+// add adds the flags that a deploy and a rollback have.
+func (f *deployFlags) add(a *app, cmd *cobra.Command, revision string) {
 	cmd.Flags().StringVar(&f.id, "id", "", "the service's `ID` in fleet.yml")
 	_ = cmd.RegisterFlagCompletionFunc("id", a.completeFleetIDs)
-	revisionFlag(cmd, &f.revision, "the `REV` to run: a tag of the image, a commit")
+	revisionFlag(cmd, &f.revision, revision)
 	a.hostsFlag(cmd, &f.hosts)
 	planFlag(cmd, &f.plan)
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the history of the hosts: a `TEXT`")
 	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait for a deploy of the service that is under way")
 	cmd.Flags().BoolVar(&f.yes, "yes", false, "do not ask after the first host")
-	cmd.Flags().StringVar(&f.onFailure, "on-failure", "stop", "what becomes of the hosts that were upgraded: `stop` leaves them, rollback takes them back")
-	return cmd
 }
 
 func (a *app) completeFleetIDs(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

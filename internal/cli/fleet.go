@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"os"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -150,24 +151,16 @@ func strategy(s spec.Strategy, hosts []string) rollout.Strategy {
 // each does something for every host at once, and returns the first error in
 // the fleet's order.
 func each(ctx context.Context, hosts []string, do func(ctx context.Context, host string) error) error {
-	errs := make(chan struct {
-		n   int
-		err error
-	})
+	errs := make([]error, len(hosts))
+	var doing sync.WaitGroup
 	for n, h := range hosts {
-		go func() {
-			err := do(ctx, h)
-			errs <- struct {
-				n   int
-				err error
-			}{n, err}
-		}()
+		doing.Go(func() { errs[n] = do(ctx, h) })
 	}
-	first, at := error(nil), len(hosts)
-	for range hosts {
-		if e := <-errs; e.err != nil && e.n < at {
-			first, at = e.err, e.n
+	doing.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
-	return first
+	return nil
 }

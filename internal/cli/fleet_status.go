@@ -266,14 +266,7 @@ deploy brings one. service status on a host shows what it has kept.`,
 		Args:    a.needs("id", "revision"),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.deployTo(cmd.Context(), f, true) },
 	}
-	cmd.Flags().StringVar(&f.id, "id", "", "the service's `ID` in fleet.yml")
-	_ = cmd.RegisterFlagCompletionFunc("id", a.completeFleetIDs)
-	revisionFlag(cmd, &f.revision, "the `REV` to go back to")
-	a.hostsFlag(cmd, &f.hosts)
-	planFlag(cmd, &f.plan)
-	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the history of the hosts: a `TEXT`")
-	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait for a deploy of the service that is under way")
-	cmd.Flags().BoolVar(&f.yes, "yes", false, "do not ask after the first host")
+	f.add(a, cmd, "the `REV` to go back to")
 	return cmd
 }
 

@@ -21,13 +21,9 @@ func (l *loop) begin(ctx context.Context, s rollout.Step) {
 		l.host(name).busy = s.Do
 	}
 	l.running++
-	before := map[string]traffic{}
-	for _, name := range s.Hosts {
-		before[name] = traffic{host: max(l.at[name].Requests, 0), all: l.requests(), last: time.Now()}
-	}
 	if s.Do == rollout.Admit || s.Do == rollout.Swap {
-		for name, t := range before {
-			l.host(name).before = t
+		for _, name := range s.Hosts {
+			l.host(name).before = traffic{host: max(l.at[name].Requests, 0), all: l.requests(), last: time.Now()}
 		}
 	}
 	at := l.at

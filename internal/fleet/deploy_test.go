@@ -242,6 +242,9 @@ func TestDeploy_LosesTheLock(t *testing.T) {
 		}()
 		_, err := f.fleet().Deploy(t.Context(), d)
 		wantError(t, err, fault.ErrUnreachable, "web03", "lock")
+		if errors.Is(err, fault.ErrInterrupted) {
+			t.Errorf("nobody has interrupted it: %v", err)
+		}
 		wantRuns(t, f, "v2+ v2+ v1+ v1+")
 	})
 }
@@ -344,4 +347,27 @@ func TestDeploy_Hooks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// When the balancer falls silent in the middle, what was begun on hosts comes to
+// its end, with the locks held.
+func TestDeploy_BalancerFallsSilent(t *testing.T) {
+	bubble(t, 4, func(t *testing.T, f *inMemory, d Deploy) {
+		go func() {
+			for f.count("upgrade") == 0 {
+				time.Sleep(10 * time.Millisecond)
+			}
+			f.change(func() { f.breaks["state"] = errors.New("no socket") })
+		}()
+		_, err := f.fleet().Deploy(t.Context(), d)
+		wantError(t, err, fault.ErrUnreachable, "no socket")
+		if began, runs := f.count("upgrade"), strings.Count(strings.Join(f.runs(), " "), "v2"); began != runs {
+			t.Errorf("%d upgrades were begun, and %d had ended when the locks were let go", began, runs)
+		}
+		f.change(func() { clear(f.breaks) })
+		if _, err := f.fleet().Deploy(t.Context(), d); err != nil {
+			t.Error(err)
+		}
+		wantRuns(t, f, "v2+ v2+ v2+ v2+")
+	})
 }

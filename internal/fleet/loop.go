@@ -60,7 +60,11 @@ type result struct {
 func (l *loop) run(ctx context.Context) error {
 	for {
 		if err := l.observe(ctx); err != nil {
-			return err
+			l.fail(err)
+			for l.running > 0 { // what was begun keeps the locks until it has ended
+				l.end(<-l.done)
+			}
+			return l.failure
 		}
 		if ctx.Err() != nil && l.input.Refused == "" {
 			l.refuse("interrupted", ended(ctx))
@@ -95,11 +99,12 @@ func (l *loop) fail(err error) {
 
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
-	class := fault.ErrInterrupted
-	if errors.Is(cause, fault.ErrTimeout) {
-		class = fault.ErrTimeout
+	for _, class := range []error{fault.ErrTimeout, fault.ErrInterrupted} {
+		if errors.Is(cause, class) {
+			return fault.New(class, "run it again to go on; conductor fleet status shows the hosts", "the deploy was ended: %w", cause)
+		}
 	}
-	return fault.New(class, "run it again to go on; conductor fleet status shows the hosts", "the deploy was ended: %w", cause)
+	return cause // a lock is lost
 }
 
 // await waits for a step's end, and no longer than until what is awaited has to

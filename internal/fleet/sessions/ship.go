@@ -84,11 +84,13 @@ type target struct {
 var _ ship.Target = target{}
 
 func (t target) Layers(ctx context.Context, q ship.Question) (a ship.Answer, err error) {
-	return a, t.ask(ctx, remote.Layers, q, nil, &a)
+	err = t.ask(ctx, remote.Layers, q, nil, &a)
+	return a, err
 }
 
 func (t target) Put(ctx context.Context, p ship.Part, frames io.Reader) (h ship.Held, err error) {
-	return h, t.ask(ctx, remote.Receive, p, frames, &h)
+	err = t.ask(ctx, remote.Receive, p, frames, &h)
+	return h, err
 }
 
 // Load sends the manifest as what follows the request, which it may be longer
@@ -98,7 +100,8 @@ func (t target) Load(ctx context.Context, m ship.Manifest) (l ship.Loaded, err e
 	if err != nil {
 		return l, err
 	}
-	return l, t.ask(ctx, remote.Load, nil, bytes.NewReader(text), &l)
+	err = t.ask(ctx, remote.Load, nil, bytes.NewReader(text), &l)
+	return l, err
 }
 
 func (t target) ask(ctx context.Context, do remote.Do, body any, stdin io.Reader, answer any) error {
