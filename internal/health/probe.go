@@ -1,6 +1,7 @@
 package health
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -83,18 +84,13 @@ func askHTTP(ctx context.Context, i Instance, h spec.Health) (r Result) {
 		r.Text = asked + clean(err.Error())
 		return r
 	}
-	// A transport of its own: a connection that was kept from the probe before
-	// says nothing of the instance now, and a connection in the pool of a
-	// draining instance would count as its client.
-	t := &http.Transport{DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10}
-	defer t.CloseIdleConnections()
-	resp, err := t.RoundTrip(req) // follows no redirect
+	resp, end, err := exchange(ctx, to, req)
 	if err != nil {
 		r.Refused = errors.Is(err, syscall.ECONNREFUSED)
 		r.Text = asked + why(ctx, err)
 		return r
 	}
-	defer resp.Body.Close()
+	defer end()
 	low, high := h.StatusMin, h.StatusMax
 	if low == 0 && high == 0 {
 		low, high = 200, 399
@@ -115,6 +111,49 @@ func askHTTP(ctx context.Context, i Instance, h spec.Health) (r Result) {
 		r.Body = firstLine(b)
 	}
 	return r
+}
+
+// maxAnswer is how many bytes of an answer are read.
+const maxAnswer = 64 << 10
+
+// exchange sends the request and reads the head of its answer, over a connection
+// of its own: one that was kept from the probe before says nothing of the
+// instance now, and would count as a client of one that is drained. There are
+// thousands of probes an hour, so it does without what an http.Transport does
+// for connections that are kept. It follows no redirect. end closes the
+// connection.
+func exchange(ctx context.Context, to netip.AddrPort, req *http.Request) (resp *http.Response, end func(), err error) {
+	d := net.Dialer{KeepAlive: -1}
+	conn, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	end = func() {
+		stop()
+		_ = conn.Close()
+	}
+	req.Close = true
+	if err = req.Write(conn); err == nil {
+		most := &io.LimitedReader{R: conn, N: maxAnswer}
+		in := bufio.NewReader(most)
+		for resp, err = http.ReadResponse(in, req); err == nil && interim(resp); {
+			resp, err = http.ReadResponse(in, req)
+		}
+		if err != nil && most.N <= 0 {
+			err = fmt.Errorf("the head of its answer is longer than %d KiB", maxAnswer>>10)
+		}
+	}
+	if err != nil {
+		end()
+		return nil, nil, err
+	}
+	return resp, end, nil
+}
+
+// interim: another answer follows.
+func interim(r *http.Response) bool {
+	return r.StatusCode >= 100 && r.StatusCode <= 199 && r.StatusCode != http.StatusSwitchingProtocols
 }
 
 // request is as a client's would come through the proxy, with what the
@@ -226,7 +265,7 @@ func why(ctx context.Context, err error) string {
 		return "no answer in time"
 	case errors.Is(err, syscall.ECONNRESET):
 		return "connection reset"
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection closed without an answer"
 	case errors.Is(err, syscall.EHOSTUNREACH):
 		return "no route to the container"

@@ -175,6 +175,42 @@ func TestProbe_NoAnswer(t *testing.T) {
 	}
 }
 
+// What stands on the other end of the line is nobody's friend.
+func TestProbe_OddAnswers(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer string // again and again
+		want   string
+	}{
+		"well":             {"HTTP/1.1 204 No Content\r\n\r\n", "GET :%d/: 204 No Content"},
+		"first an interim": {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "GET :%d/: 200 OK"},
+		"interim for ever": {"HTTP/1.1 100 Continue\r\n\r\n", "GET :%d/: the head of its answer is longer than 64 KiB"},
+		"head for ever":    {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1000), "GET :%d/: the head of its answer is longer than 64 KiB"},
+		"another protocol": {"SSH-2.0-OpenSSH_9.2\r\n", "GET :%d/: malformed HTTP response \"SSH-2.0-OpenSSH_9.2\""},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_, _ = c.Read(make([]byte, 10_000))
+			for err == nil {
+				_, err = io.WriteString(c, test.answer)
+			}
+		}()
+		at := netip.MustParseAddrPort(l.Addr().String())
+		r := probe(t, Instance{Addr: at}, spec.Health{Kind: spec.HealthHTTP})
+		_ = l.Close()
+		if want := fmt.Sprintf(test.want, at.Port()); r.Text != want {
+			t.Errorf("%s: %q, want %q", name, r.Text, want)
+		}
+	}
+}
+
 func TestProbe_Command(t *testing.T) {
 	h := spec.Health{Kind: spec.HealthCommand, Command: []string{"bin/check", "-v"}, Timeout: spec.Duration(50 * time.Millisecond)}
 	for name, test := range map[string]struct {

@@ -171,6 +171,16 @@ func (h *host) sweep() error {
 	return errors.Join(errs...)
 }
 
+// forget removes services.
+func (h *host) forget(ctx context.Context, ids ...string) error {
+	return atATime(4, len(ids), func(n int) error {
+		if out, err := h.command(ctx, "service", "remove", "--id", ids[n]).CombinedOutput(); err != nil {
+			return fmt.Errorf("remove %s: %w: %s", ids[n], err, out)
+		}
+		return nil
+	})
+}
+
 func (h *host) removeContainers(ctx context.Context, label string) error {
 	cs, err := h.engine.Containers(ctx, label)
 	errs := []error{err}

@@ -83,13 +83,14 @@ func run(ctx context.Context, o options) (err error) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "measuring: %s\n", part.name)
-		if err := part.measure(ctx, h, &r); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+		// What was measured before and after counts nevertheless.
+		if perr := part.measure(ctx, h, &r); perr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", part.name, perr))
 		}
 	}
 	machine := h.machine(ctx)
 	fmt.Print(machine + "\n\n" + r.text())
-	if o.doc != "" {
+	if o.doc != "" && err == nil {
 		return rewrite(o.doc, machine+"\n\n"+r.markdown())
 	}
 	return nil

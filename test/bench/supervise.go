@@ -49,11 +49,11 @@ func supervision(ctx context.Context, h *host, r *report) (err error) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "           supervise.%s\n", part.name)
-		if err := part.measure(ctx, r); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+		if perr := part.measure(ctx, r); perr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", part.name, perr))
 		}
 	}
-	return nil
+	return err
 }
 
 // supervised runs f while a supervisor looks after the services.
@@ -71,16 +71,6 @@ func (s *stage) deploy(ctx context.Context, ids ...string) error {
 	return atATime(4, len(ids), func(n int) error {
 		if out, err := s.command(ctx, "service", "upgrade", "--id", ids[n], "--revision", "v1").CombinedOutput(); err != nil {
 			return fmt.Errorf("upgrade %s: %w: %s", ids[n], err, out)
-		}
-		return nil
-	})
-}
-
-// forget removes services.
-func (s *stage) forget(ctx context.Context, ids ...string) error {
-	return atATime(4, len(ids), func(n int) error {
-		if out, err := s.command(ctx, "service", "remove", "--id", ids[n]).CombinedOutput(); err != nil {
-			return fmt.Errorf("remove %s: %w: %s", ids[n], err, out)
 		}
 		return nil
 	})

@@ -150,7 +150,7 @@ func throughput(ctx context.Context, h *host, r *report) error {
 		r.add(row{section: section, what: l.name + ": p99", value: ms(own.p99s().median()), baseline: ms(other.p99s().median()),
 			ratio: fmt.Sprintf("%.2f", q), target: target(fmt.Sprintf("≤ %.2f", 1/throughputLimit), q <= 1/throughputLimit)})
 	}
-	return nil
+	return h.forget(ctx, "web")
 }
 
 func saturate(ctx context.Context, at netip.AddrPort, d time.Duration) (sample, error) {

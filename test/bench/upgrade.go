@@ -81,8 +81,8 @@ func upgrade(ctx context.Context, h *host, r *report, replicas, runs int) error 
 	if h.keepTrace {
 		fmt.Fprintf(os.Stderr, "conductor:\n%sfloor:\n%s", own[len(own)-1].lines, least[len(least)-1].lines)
 	}
-	if err := h.command(ctx, "--output", "quiet", "service", "remove", "--id", id).Run(); err != nil {
-		return fmt.Errorf("remove %s: %w", id, err)
+	if err := h.forget(ctx, id); err != nil {
+		return err
 	}
 	if err := h.removeContainers(ctx, container.Label+"="+namespace+"-floor"); err != nil {
 		return err
