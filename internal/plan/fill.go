@@ -98,9 +98,9 @@ func (p *planner) recycle(g group, slot int, is []Instance) {
 	if live > 1 || p.creating(g, slot) || !p.turn(slot) {
 		return
 	}
+	n := p.number(g, slot)
 	p.step(Step{
-		Do: Create, Instance: Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, p.number(g, slot)),
-		Revision: g.release.Revision, Release: g.release.Digest, Slot: slot, N: p.number(g, slot),
+		Do: Create, Instance: p.name(g, slot, n), Revision: g.release.Revision, Release: g.release.Digest, Slot: slot, N: n,
 		Cause: p.Recycle + " is old enough to be recycled",
 	})
 }
@@ -113,12 +113,18 @@ func (p *planner) number(g group, slot int) int {
 			n = max(n, i.N+1)
 		}
 	}
-	for slices.ContainsFunc(p.Proxy.Targets, func(t proxy.Target) bool {
-		return t.Instance == Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, n)
-	}) {
+	for p.isTarget(p.name(g, slot, n)) {
 		n++ // somebody removed it, and the proxy has its name yet
 	}
 	return n
+}
+
+func (p *planner) name(g group, slot, n int) string {
+	return Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, n)
+}
+
+func (p *planner) isTarget(instance string) bool {
+	return slices.ContainsFunc(p.Proxy.Targets, func(t proxy.Target) bool { return t.Instance == instance })
 }
 
 // create fills an empty slot, or puts a replacement beside a sick instance.
@@ -183,7 +189,7 @@ func (p *planner) create(g group, slot int, is []Instance, sick, trial bool) {
 	}
 	p.step(Step{
 		Do:       Create,
-		Instance: Name(p.Namespace, p.Goal.Service, g.release.Revision, g.release.Digest, slot, n),
+		Instance: p.name(g, slot, n),
 		Revision: g.release.Revision, Release: g.release.Digest,
 		Slot: slot, N: n, Attempt: attempt, PreviousStart: previous,
 		Reason: p.reason(is, trial), Cause: p.why(slot, is, trial),
