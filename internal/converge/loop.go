@@ -40,7 +40,7 @@ type loop struct {
 	checked chan error
 
 	doing   map[string]plan.Step
-	results chan result
+	results chan *result
 	events  chan engine.Event
 	running sync.WaitGroup
 
@@ -67,7 +67,7 @@ func (h *Host) loop(g goal.Goal) *loop {
 	return &loop{
 		Host: h, service: g.Service, goal: g, next: next,
 		obs: newObserver(h, g.Service), watch: newWatcher(h.Prober),
-		doing: map[string]plan.Step{}, results: make(chan result, 16), checked: make(chan error, 1),
+		doing: map[string]plan.Step{}, results: make(chan *result, 16), checked: make(chan error, 1),
 		held: map[string]hold{}, broken: map[string]string{}, made: map[string]bool{},
 		shared: newShared(),
 	}
@@ -286,7 +286,7 @@ func (l *loop) start(steps []plan.Step, now time.Time) int {
 			r := a.do(ctx)
 			r.at = time.Now()
 			select {
-			case l.results <- r:
+			case l.results <- &r:
 			case <-l.work.Done():
 			}
 		})
@@ -317,11 +317,11 @@ func (l *loop) wait(done <-chan struct{}, at time.Time) {
 		news = true
 		select {
 		case r := <-l.results:
-			l.ended(r)
+			l.ended(*r)
 		case e := <-l.events:
 			news = l.happened(e)
 		case p := <-l.watch.found:
-			l.answered(p)
+			l.answered(*p)
 		case err := <-l.checked:
 			l.check = nil
 			if l.refuse(err); err != nil && l.failure == nil {
@@ -337,11 +337,11 @@ func (l *loop) wait(done <-chan struct{}, at time.Time) {
 	for { // whatever else has come by now belongs to the same look
 		select {
 		case r := <-l.results:
-			l.ended(r)
+			l.ended(*r)
 		case e := <-l.events:
 			l.happened(e)
 		case p := <-l.watch.found:
-			l.answered(p)
+			l.answered(*p)
 		default:
 			return
 		}

@@ -120,6 +120,12 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 		if err != nil {
 			return plan.Proxy{}, err
 		}
+		// A supervisor has one of these for each service: of the others nothing is kept.
+		own, has := r.Table.Route(o.service)
+		r.Table.Routes = nil
+		if has {
+			r.Table.Routes = []proxy.Route{own}
+		}
 		o.routes, o.routesKnown = r, true
 	}
 	file, has := o.routes.Table.Route(o.service)
@@ -233,7 +239,7 @@ func (o *observer) served(name string) bool {
 // watcher probes instances and keeps what they answered.
 type watcher struct {
 	prober health.Prober
-	found  chan probed
+	found  chan *probed
 	known  map[string]*watched // by container ID
 }
 
@@ -256,7 +262,7 @@ type probed struct {
 func newWatcher(p health.Prober) *watcher {
 	// A prober whose answer is not taken waits with it, and asks no more: a
 	// loop that the engine lets hang would go by what was true before.
-	return &watcher{prober: p, found: make(chan probed, 64), known: map[string]*watched{}}
+	return &watcher{prober: p, found: make(chan *probed, 64), known: map[string]*watched{}}
 }
 
 // watch starts to probe the instance, if it is not probed yet.
@@ -279,7 +285,7 @@ func (w *watcher) watch(ctx context.Context, i health.Instance, h spec.Health) {
 		defer close(done)
 		health.Watch(ctx, w.prober, i, h, func(r health.Result) {
 			select {
-			case w.found <- probed{i.Container, r}:
+			case w.found <- &probed{i.Container, r}:
 			case <-ctx.Done():
 			}
 		})

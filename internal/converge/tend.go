@@ -221,7 +221,7 @@ func (t *tender) idle(ctx context.Context, at time.Time) {
 			t.obs.changed(e.ID)
 			return
 		case p := <-t.watch.found:
-			if t.matters(p) {
+			if t.matters(*p) {
 				return
 			}
 		case <-t.feed.Look:

@@ -32,7 +32,7 @@ const (
 	// depends is how long a service waits for those that it depends on.
 	depends = time.Minute
 	// backlog is how many events of a service are kept while it is busy.
-	backlog = 256
+	backlog = 32
 	// silence is how long the engine may be gone before anybody is told.
 	silence = 2 * time.Second
 )

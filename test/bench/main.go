@@ -93,5 +93,5 @@ func run(ctx context.Context, o options) (err error) {
 	if o.doc != "" && err == nil {
 		return rewrite(o.doc, machine+"\n\n"+r.markdown())
 	}
-	return nil
+	return err
 }
