@@ -11,7 +11,7 @@ host_image='' # set by make_host_image
 host_root() {
   local release=bookworm from root=$1
   from=$(apt-get indextargets --format "\$(REPO_URI) \$(CODENAME)" 'Created-By: Packages' 2>/dev/null | awk "\$2 == \"$release\" { print \$1; exit }")
-  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,sudo,docker.io,iptables,nginx,libnginx-mod-http-lua,lua-resty-core,lua-resty-lrucache,haproxy,iproute2,procps,ca-certificates,curl,cron,logrotate,man-db \
+  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,sudo,docker.io,iptables,nginx,libnginx-mod-http-lua,lua-resty-core,lua-resty-lrucache,haproxy,iproute2,procps,ca-certificates,curl,cron,logrotate,man-db,python3 \
     $release "$root" ${from:+"$from"} || return
   chroot "$root" sh -euc '
     apt-get clean
@@ -27,30 +27,64 @@ host_root() {
     printf "PasswordAuthentication no\nUseDNS no\n" >/etc/ssh/sshd_config.d/host.conf'
 }
 
+# bare_root makes the root of a host that has sshd and sudo and nothing of ours,
+# in the folder. Its own source of packages is a folder with all that a host gets
+# later, so that what is installed there is the same each time.
+bare_root() {
+  local release=bookworm from root=$1 more=docker.io,nginx,libnginx-mod-http-lua,lua-resty-core,lua-resty-lrucache,cron
+  local base=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,sudo,iproute2,procps,curl
+  from=$(apt-get indextargets --format "\$(REPO_URI) \$(CODENAME)" 'Created-By: Packages' 2>/dev/null | awk "\$2 == \"$release\" { print \$1; exit }")
+  rm -rf "$root.all"
+  debootstrap --variant=minbase --download-only --include=$base,$more $release "$root.all" ${from:+"$from"} || return
+  debootstrap --variant=minbase --include=$base --cache-dir="$root.all/var/cache/apt/archives" $release "$root" ${from:+"$from"} || return
+  mkdir -p "$root/srv/packages" || return
+  mv "$root.all"/var/cache/apt/archives/*.deb "$root/srv/packages/" || return
+  rm -rf "$root.all"
+  (cd "$root/srv/packages" && dpkg-scanpackages --multiversion . >Packages) || return
+  echo 'deb [trusted=yes] file:/srv/packages ./' >"$root/etc/apt/sources.list"
+  chroot "$root" sh -euc '
+    apt-get clean
+    rm -rf /var/lib/apt/lists/* /usr/share/doc/* /usr/share/locale/*
+    rm -f /etc/ssh/ssh_host_* # each host has its own
+    : >/etc/machine-id
+    rm -f /var/lib/dbus/machine-id
+    systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
+    systemctl mask dev-hugepages.mount sys-fs-fuse-connections.mount e2scrub_reap.service
+    useradd --create-home --shell /bin/bash deploy
+    echo "deploy ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/deploy
+    printf "PasswordAuthentication no\nUseDNS no\n" >/etc/ssh/sshd_config.d/host.conf'
+}
+
 # make_host_image makes the image of a host, unless it is there or in the cache.
-make_host_image() {
-  local digest made code=0
-  digest=$(declare -f host_root | sha256sum | cut -c1-12)
-  host_image=conductor-host:$digest made=$host_cache/$digest.tar.gz
+# make_bare_image is the same for one that has nothing of ours.
+make_host_image() { make_image conductor-host '' host_root; }
+make_bare_image() { make_image conductor-bare bare- bare_root; }
+
+# make_image REPOSITORY PREFIX RECIPE sets host_image. The prefix is of its archive
+# in the cache.
+make_image() {
+  local repository=$1 prefix=$2 recipe=$3 digest made code=0
+  digest=$(declare -f "$recipe" | sha256sum | cut -c1-12)
+  host_image=$repository:$digest made=$host_cache/$prefix$digest.tar.gz
   if docker image inspect "$host_image" >/dev/null 2>&1; then return; fi
   mkdir -p "$host_cache"
   { # one at a time; who waited finds it made
     flock 9
     if ! docker image inspect "$host_image" >/dev/null 2>&1; then
-      [ -e "$made" ] || bootstrap_host "$made" || code=$?
+      [ -e "$made" ] || bootstrap "$repository" "$prefix" "$recipe" "$made" || code=$?
       [ $code != 0 ] || docker import "$made" "$host_image" >/dev/null || code=$?
     fi
   } 9>"$host_cache/lock"
   [ $code = 0 ] || die "no image of a host: see $host_cache/log"
 }
 
-# bootstrap_host makes the archive, and throws those of other recipes away.
-bootstrap_host() {
-  local root=$host_cache/root code=0
-  rm -rf "$root" "$host_cache"/*.tar.gz
-  docker images -q conductor-host | xargs -r docker rmi >/dev/null 2>&1 || true # but those in use
-  host_root "$root" >"$host_cache/log" 2>&1 && tar -C "$root" -c . | gzip -1 >"$1.part" && mv "$1.part" "$1" || code=$?
-  rm -rf "$root"
+# bootstrap makes the archive, and throws those of other recipes away.
+bootstrap() {
+  local repository=$1 prefix=$2 recipe=$3 made=$4 root=$host_cache/root code=0
+  rm -rf "$root" "$root.all" "$host_cache/$prefix"????????????.tar.gz
+  docker images -q "$repository" | xargs -r docker rmi >/dev/null 2>&1 || true # but those in use
+  "$recipe" "$root" >"$host_cache/log" 2>&1 && tar -C "$root" -c . | gzip -1 >"$made.part" && mv "$made.part" "$made" || code=$?
+  rm -rf "$root" "$root.all"
   return $code
 }
 
@@ -71,7 +105,10 @@ create_host() {
     '
   case $kind in
   systemd)
-    boot+='exec /lib/systemd/systemd'
+    # The supervisor's sandbox has a /proc of its own, and is to see the same boot.
+    boot+='mkdir -p /run/systemd/system/conductor-supervise.service.d
+      printf "[Service]\nBindReadOnlyPaths=/run/boot:/proc/sys/kernel/random/boot_id\n" >/run/systemd/system/conductor-supervise.service.d/boot.conf
+      exec /lib/systemd/systemd'
     # Or all would be the same machine, by what the hardware says.
     options+=(-e container=docker -e container_uuid="$(cat /proc/sys/kernel/random/uuid)" --stop-signal SIGRTMIN+3)
     ;;

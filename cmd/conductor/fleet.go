@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,13 +40,17 @@ func openFleet(s cli.FleetSetup) (*cli.FleetParts, error) {
 	}
 	hosts := &sessions.Hosts{Transport: transport, At: at, Version: s.Version, By: s.By, Reason: s.Reason}
 	closing := transport.Close
-	if s.Service.Ship {
+	if slices.ContainsFunc(s.Fleet.Services, func(f spec.FleetService) bool { return f.Ship }) {
 		engine, err := docker.New("")
 		if err != nil {
 			return nil, errors.Join(err, transport.Close())
 		}
 		shipper := &sessions.Shipper{Engine: engine, Hosts: hosts}
 		hosts.Ship = shipper.Ship
+		hosts.Ships = func(id string) bool {
+			f, err := s.Fleet.Service(id)
+			return err == nil && f.Ship
+		}
 		closing = func() error { return errors.Join(transport.Close(), shipper.Close(), engine.Close()) }
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -57,7 +62,9 @@ func openFleet(s cli.FleetSetup) (*cli.FleetParts, error) {
 	commands := local.Commands{Dir: filepath.Dir(s.Fleet.File), Emit: s.Emit}
 	return &cli.FleetParts{
 		Fleet:     &fleet.Fleet{Hosts: hosts, Balancer: b, Emit: s.Emit, Version: s.Version},
+		Recyclers: hosts,
 		Transport: transport,
+		Bare:      transport,
 		At:        at,
 		Balancer:  b,
 		Hooks:     local.Hooks{Commands: commands, Hooks: s.Fleet.Hooks},

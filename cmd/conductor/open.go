@@ -77,7 +77,7 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		h, _ := dir.Supervisor()
 		return h.PID, h.Start
 	}
-	parts.FleetState = dir
+	parts.FleetState, parts.Recycling = dir, dir
 	parts.Ship = &ship.Store{Dir: filepath.Join(dir.Path(), "incoming"), Engine: engine}
 	parts.Routes = dir.Routes
 	parts.History = history

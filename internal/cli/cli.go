@@ -136,7 +136,7 @@ A service is a file, services/<id>.yml. A first look:
 
 	root.AddCommand(a.service(), a.run(), a.runs(), a.cron(), a.convergeCmd(), a.supervise(), a.validate(), a.doctor(), a.prune(), a.schema(), a.version(), a.completion(root), a.man(root))
 	if a.env.Session == nil { // else it is about this host, and about no other
-		root.AddCommand(a.deploy(), a.fleetCmd(), a.syncCmd(), a.session())
+		root.AddCommand(a.deploy(), a.fleetCmd(), a.hostCmd(root), a.syncCmd(), a.session(), a.packageCmd(root))
 	}
 	return root
 }
@@ -144,12 +144,13 @@ A service is a file, services/<id>.yml. A first look:
 // display returns where this command shows what it does.
 func (a *app) display() display.Display {
 	if a.disp == nil {
-		a.disp = display.New(display.Options{
-			Mode: a.output.mode, Out: a.answerTo, Err: a.stderr,
-			Color: a.color(), Start: a.start,
-		})
+		a.disp = display.New(a.displayOptions())
 	}
 	return a.disp
+}
+
+func (a *app) displayOptions() display.Options {
+	return display.Options{Mode: a.output.mode, Out: a.answerTo, Err: a.stderr, Color: a.color(), Start: a.start}
 }
 
 // fail shows why the command failed and returns its exit code.

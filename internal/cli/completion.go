@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"io"
+
 	"github.com/spf13/cobra"
 )
 
@@ -24,15 +26,19 @@ func (a *app) completion(root *cobra.Command) *cobra.Command {
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			switch args[0] {
-			case "bash":
-				return root.GenBashCompletionV2(a.answerTo, true)
-			case "zsh":
-				return root.GenZshCompletion(a.answerTo)
-			case "fish":
-				return root.GenFishCompletion(a.answerTo, true)
-			}
-			return usageError("one of bash, zsh, fish", "no completion for the shell %q", args[0])
+			return complete(root, args[0], a.answerTo)
 		},
 	}
+}
+
+func complete(root *cobra.Command, shell string, to io.Writer) error {
+	switch shell {
+	case "bash":
+		return root.GenBashCompletionV2(to, true)
+	case "zsh":
+		return root.GenZshCompletion(to)
+	case "fish":
+		return root.GenFishCompletion(to, true)
+	}
+	return usageError("one of bash, zsh, fish", "no completion for the shell %q", shell)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -74,6 +75,11 @@ func (a *app) completeFleetIDs(*cobra.Command, []string, string) ([]string, cobr
 }
 
 func (a *app) deployTo(ctx context.Context, f deployFlags, rollback bool) error {
+	var w *watch
+	if !f.plan {
+		w = a.watch(f.id)
+		defer w.close()
+	}
 	d := a.display()
 	p, file, err := a.openFleet(d.Event, f.id, f.reason)
 	defer p.close()
@@ -88,11 +94,24 @@ func (a *app) deployTo(ctx context.Context, f deployFlags, rollback bool) error 
 	if err != nil {
 		return err
 	}
+	all, err := chosen(file, f.id, nil)
+	if err != nil {
+		return err
+	}
 	deploy := fleet.Deploy{
 		Service: s.ID, Revision: f.revision, Hosts: hosts, Strategy: strategy(s.Strategy, hosts), MaxFailed: s.MaxFailed,
 		DrainTimeout: time.Duration(s.DrainTimeout), Wait: f.wait, Rollback: rollback, Hooks: p.Hooks,
+		Others: slices.DeleteFunc(all, func(h string) bool { return slices.Contains(hosts, h) }),
 	}
 	if !rollback {
+		if deploy.Definition, err = definitionHere(file, s.ID); err != nil {
+			return err
+		}
+		for _, name := range hosts {
+			if h, _ := file.Host(name); h.Sync {
+				deploy.Synced = append(deploy.Synced, name)
+			}
+		}
 		deploy.Test, deploy.TestTimeout = s.Test, time.Duration(s.TestTimeout)
 		deploy.Migrate, deploy.MigrateTimeout = s.Migrate, time.Duration(s.MigrateTimeout)
 		deploy.Back = f.onFailure == "rollback"
@@ -100,18 +119,26 @@ func (a *app) deployTo(ctx context.Context, f deployFlags, rollback bool) error 
 	if f.plan {
 		return a.planDeploy(ctx, p, deploy)
 	}
-	if deploy.Confirm, err = a.confirm(s.Strategy, f); err != nil {
+	if deploy.Confirm, err = a.confirm(s.Strategy, f, w); err != nil {
 		return err
+	}
+	targets := file.TargetsOf(s.ID)
+	if rollback {
+		targets = nil
+	}
+	if w != nil {
+		w.how, p.Fleet.Watch = strategyWords(s.Strategy), w.progress
+		w.plan(targets)
 	}
 	defer context.AfterFunc(ctx, func() { a.interrupted(ctx) })()
 	outcome, err := p.Fleet.Deploy(ctx, deploy)
-	targets := file.TargetsOf(s.ID)
-	if err == nil && !rollback {
+	if err == nil {
 		var outcomes []fleet.HostOutcome
-		outcomes, err = runTargets(ctx, p, targets, deploy)
+		outcomes, err = runTargets(ctx, p, targets, deploy, w)
 		outcome.Hosts = append(outcome.Hosts, outcomes...)
 	}
 	a.outcomes = outcome
+	w.close()
 	a.sayHosts(outcome)
 	changed := 0
 	for _, h := range outcome.Hosts {
@@ -136,15 +163,17 @@ func (a *app) deployTo(ctx context.Context, f deployFlags, rollback bool) error 
 
 // runTargets brings what conductor does not deploy itself to the revision, all
 // at once.
-func runTargets(ctx context.Context, p *FleetParts, targets []spec.FleetTarget, d fleet.Deploy) ([]fleet.HostOutcome, error) {
+func runTargets(ctx context.Context, p *FleetParts, targets []spec.FleetTarget, d fleet.Deploy, w *watch) ([]fleet.HostOutcome, error) {
 	outcomes := make([]fleet.HostOutcome, len(targets))
 	var running sync.WaitGroup
 	for n, t := range targets {
 		running.Go(func() {
 			o := fleet.HostOutcome{Host: t.Name, Revision: d.Revision, Changed: true}
+			w.target(n, d.Revision, true, nil)
 			if o.Err = p.Hooks.Target(ctx, t, d.Service, d.Revision); o.Err != nil {
 				o.Revision, o.Changed, o.Failure = "?", false, o.Err.Error()
 			}
+			w.target(n, d.Revision, false, o.Err)
 			outcomes[n] = o
 		})
 	}
@@ -158,7 +187,7 @@ func runTargets(ctx context.Context, p *FleetParts, targets []spec.FleetTarget, 
 }
 
 // confirm is what comes after the first host, where the strategy has one.
-func (a *app) confirm(s spec.Strategy, f deployFlags) (func(context.Context, string) (bool, error), error) {
+func (a *app) confirm(s spec.Strategy, f deployFlags, w *watch) (func(context.Context, string) (bool, error), error) {
 	switch {
 	case s.Kind != spec.StrategyFirst || f.yes:
 		return nil, nil
@@ -178,6 +207,7 @@ func (a *app) confirm(s spec.Strategy, f deployFlags) (func(context.Context, str
 		return nil, usageError("give --yes, or pause: 10m in fleet.yml", "after the first host somebody is to be asked, and there is no terminal to ask at")
 	}
 	return func(ctx context.Context, host string) (bool, error) {
+		defer w.pause()()
 		_, _ = fmt.Fprintf(a.stderr, "%s runs %s. Go on with the others? [y/N] ", host, f.revision)
 		said := make(chan string, 1)
 		go func() { // it ends with the process, where nobody answers
@@ -189,6 +219,7 @@ func (a *app) confirm(s spec.Strategy, f deployFlags) (func(context.Context, str
 			line = strings.ToLower(strings.TrimSpace(line))
 			return line == "y" || line == "yes", nil
 		case <-ctx.Done():
+			_, _ = fmt.Fprintln(a.stderr)
 			return false, context.Cause(ctx)
 		}
 	}, nil
@@ -200,24 +231,24 @@ func (a *app) sayHosts(o fleet.Outcome) {
 		return
 	}
 	t := &display.Table{Paint: display.Painter(a.color()), Width: a.width(), Columns: []display.Column{
-		{Title: "HOST"}, {Title: "RUNS"}, {Title: "BALANCER"}, {Title: "", Rank: 1},
+		{}, {Title: "HOST"}, {Title: "RUNS"}, {Title: "BALANCER"}, {Rank: 1, Cut: true},
 	}}
 	for _, h := range o.Hosts {
-		revision, in, note, style := h.Revision, "", "", display.None
+		revision, mark, style := h.Revision, display.Waits, display.None
 		if revision == "" {
 			revision = "nothing"
 		}
 		switch {
-		case h.In:
-			in = "in"
-		case h.Balanced:
-			in = "out"
+		case h.Failure != "":
+			mark, style = display.Bad, display.Red
+		case h.Revision == o.Revision:
+			mark = display.Good
 		}
-		if h.Failure != "" {
-			note, _, _ = strings.Cut(h.Failure, "\n")
-			style = display.Red
+		if a.output.mode != display.TTY { // scripts cut it into columns
+			mark = ""
 		}
-		t.Row(display.Cell{Text: h.Host}, display.Cell{Text: revision, Style: style}, display.Cell{Text: in}, display.Cell{Text: note, Style: style})
+		t.Row(display.Cell{Text: string(mark), Style: mark.Style()}, display.Cell{Text: h.Host}, display.Cell{Text: revision, Style: style},
+			display.Cell{Text: balancerWord(h.Balanced, h.In)}, display.Cell{Text: strings.TrimPrefix(firstLine(h.Failure), h.Host+": "), Style: style})
 	}
 	_ = t.Write(a.answerTo) // what was done stands
 }

@@ -139,6 +139,8 @@ func TestMain_AtATerminal(t *testing.T) {
 		color bool
 	}{
 		{nil, true},
+		{map[string]string{"CI": "false"}, true},
+		{map[string]string{"CI": "true"}, false},
 		{map[string]string{"NO_COLOR": "1"}, false},
 		{map[string]string{"TERM": "dumb"}, false},
 	} {

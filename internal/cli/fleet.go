@@ -21,7 +21,9 @@ import (
 // before it is used.
 type FleetParts struct {
 	Fleet     *fleet.Fleet
+	Recyclers fleet.Recyclers // the same hosts
 	Transport remote.Transport
+	Bare      remote.Bare            // the same connections
 	At        map[string]remote.Host // by the names of the hosts
 	Balancer  balancer.Balancer      // nil: there is none
 	Hooks     local.Hooks
@@ -36,7 +38,6 @@ type FleetSetup struct {
 	By      string // who asks, and where: "alice@laptop"
 	Reason  string
 	Version string
-	Service spec.FleetService // whose image goes to the hosts; may be empty
 }
 
 // FleetOpener opens a fleet.
@@ -47,7 +48,7 @@ func (a *app) fleetCmd() *cobra.Command {
 		Use:   "fleet",
 		Short: "Look at and change the hosts of a fleet, over ssh",
 	})
-	cmd.AddCommand(a.fleetStatus(), a.fleetExec(), a.fleetLogs(), a.fleetBalance("drain"), a.fleetBalance("admit"), a.fleetRollback(), a.fleetHistory())
+	cmd.AddCommand(a.fleetStatus(), a.fleetExec(), a.fleetLogs(), a.fleetBalance("drain"), a.fleetBalance("admit"), a.fleetRollback(), a.fleetHistory(), a.fleetRecycle())
 	return cmd
 }
 
@@ -57,13 +58,12 @@ func (a *app) openFleet(emit event.Sink, service, reason string) (*FleetParts, s
 	if err != nil {
 		return nil, f, err
 	}
-	s := FleetSetup{Fleet: f, Emit: emit, By: a.whoAsksWhere(), Reason: reason, Version: thisVersion().Version}
 	if service != "" {
-		if s.Service, err = f.Service(service); err != nil {
+		if _, err := f.Service(service); err != nil {
 			return nil, f, err
 		}
 	}
-	p, err := a.env.OpenFleet(s)
+	p, err := a.env.OpenFleet(FleetSetup{Fleet: f, Emit: emit, By: a.whoAsksWhere(), Reason: reason, Version: thisVersion().Version})
 	return p, f, err
 }
 

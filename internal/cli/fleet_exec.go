@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -102,7 +103,13 @@ func (a *app) onEach(ctx context.Context, id string, words, args []string) error
 		out, errs := &labelled{mu: &mu, to: a.stdout, label: label}, &labelled{mu: &mu, to: a.stderr, label: label}
 		defer out.end()
 		defer errs.end()
-		return p.Transport.Do(ctx, p.At[host], a.fleetRequest(remote.Exec, args...), remote.Streams{Stdout: out, Stderr: errs})
+		err := p.Transport.Do(ctx, p.At[host], a.fleetRequest(remote.Exec, args...), remote.Streams{Stdout: out, Stderr: errs})
+		if e, ok := errors.AsType[*remote.ExitError](err); ok { // the command's own; what it says is shown
+			errs.end()
+			_ = errs.line(fmt.Appendf(nil, "exit code %d", e.Code)) // the reader may be gone
+			return exitCode(e.Code)
+		}
+		return err
 	})
 }
 
@@ -144,6 +151,7 @@ func (l *labelled) line(b []byte) error {
 func (l *labelled) end() {
 	if len(l.part) > 0 {
 		_ = l.line(l.part) // the reader may be gone
+		l.part = nil
 	}
 }
 

@@ -127,7 +127,7 @@ func lookAtAll(ctx context.Context, p *FleetParts, f spec.Fleet, id string, word
 func fleetTable(all []hostStatus) *display.Table {
 	t := &display.Table{Columns: []display.Column{
 		{Title: "SERVICE"}, {Title: "HOST"}, {Title: "RUNS"}, {Title: "STATE"}, {Title: "BALANCER", Rank: 2}, {Title: "IN FLIGHT", Right: true, Rank: 5},
-		{Title: "CONDUCTOR", Rank: 4}, {Title: "NOTES", Rank: 1},
+		{Title: "CONDUCTOR", Rank: 4},
 	}}
 	usual := map[string]string{} // the definition that most hosts have
 	for service, counts := range definitions(all) {
@@ -142,12 +142,15 @@ func fleetTable(all []hostStatus) *display.Table {
 		if h.Seen == nil {
 			text, _, _ := strings.Cut(h.Error, "\n")
 			t.Row(display.Cell{Text: h.Service}, display.Cell{Text: h.Host}, display.Cell{Text: "?"}, display.Cell{Text: "unknown", Style: display.Red},
-				display.Cell{Text: serverWord(h.Server)}, display.Cell{}, display.Cell{}, display.Cell{Text: text, Style: display.Red})
+				display.Cell{Text: serverWord(h.Server)}, display.Cell{}, display.Cell{})
+			t.Note(display.Red, text)
 			continue
 		}
 		t.Row(display.Cell{Text: h.Service}, display.Cell{Text: h.Host}, display.Cell{Text: h.Seen.Live}, display.Cell{Text: h.Seen.State, Style: stateStyle(h.Seen.State)},
-			display.Cell{Text: serverWord(h.Server)}, display.Cell{Text: count(h.Seen.InFlight)}, display.Cell{Text: h.Seen.Version},
-			display.Cell{Text: strings.Join(hostNotes(h, usual[h.Service]), "; "), Style: display.Yellow})
+			display.Cell{Text: serverWord(h.Server)}, display.Cell{Text: count(h.Seen.InFlight)}, display.Cell{Text: h.Seen.Version})
+		for _, note := range hostNotes(h, usual[h.Service]) {
+			t.Note(display.Yellow, note)
+		}
 	}
 	return t
 }

@@ -33,16 +33,24 @@ func (a *app) man(root *cobra.Command) *cobra.Command {
 }
 
 // writeMan writes the pages of a command and of all below it.
-func writeMan(cmd *cobra.Command, dir string) error {
-	if err := os.WriteFile(filepath.Join(dir, page(cmd)+".1"), []byte(manual(cmd)), 0o644); err != nil {
+func writeMan(cmd *cobra.Command, dir string) (err error) {
+	manuals(cmd, func(page, text string) {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, page+".1"), []byte(text), 0o644)
+		}
+	})
+	if err != nil {
 		return fault.New(fault.ErrHost, "", "write manual page: %w", err)
 	}
-	for _, c := range below(cmd) {
-		if err := writeMan(c, dir); err != nil {
-			return err
-		}
-	}
 	return nil
+}
+
+// manuals gives the manual pages of a command and of all below it, by their names.
+func manuals(cmd *cobra.Command, each func(page, text string)) {
+	each(page(cmd), manual(cmd))
+	for _, c := range below(cmd) {
+		manuals(c, each)
+	}
 }
 
 // page is the name of a command's page: conductor-service-upgrade.

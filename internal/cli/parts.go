@@ -78,6 +78,8 @@ type Parts struct {
 	Ship ship.Target
 	// FleetState is what this host knows of the fleet that it is part of.
 	FleetState session.State
+	// Recycling is when this host was last recycled.
+	Recycling session.RecyclingState
 	// Close lets go of what was opened; nil: nothing.
 	Close func() error
 }

@@ -3,8 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"fmt"
 	"maps"
 	"os"
 	"os/signal"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"conductor/internal/provision"
 	"conductor/internal/remote"
 	"conductor/internal/session"
 	"conductor/internal/spec"
@@ -41,6 +40,7 @@ deploy starts on hosts over ssh; it is not for people.`,
 			if err == nil && p.FleetState != nil {
 				station := a.station(p, setup)
 				maps.Copy(s.Do, station.Handlers())
+				maps.Copy(s.Do, recycler(p, station).Handlers())
 				s.Holds = station.Holds
 			}
 			if code := s.Serve(cmd.Context(), a.env.Stdin, a.env.Stdout, a.stderr); code != 0 {
@@ -66,12 +66,23 @@ func (a *app) station(p *Parts, s Setup) *session.Station {
 				return d, "", err
 			}
 			text, err := os.ReadFile(filepath.Join(s.Config.ServicesDir, id+".yml"))
-			return d, fmt.Sprintf("%x", sha256.Sum256(text)), err
+			return d, digestOf(text), err
 		},
 		ServicesDir: s.Config.ServicesDir,
 		Troubles:    a.troubles,
 		Ship:        p.Ship,
 		Nginx:       session.NginxBalancer{Test: s.Config.Proxy.Test, Reload: s.Config.Proxy.Reload},
+	}
+}
+
+// recycler is this host, as fleet recycle asks it.
+func recycler(p *Parts, s *session.Station) *session.Recycler {
+	return &session.Recycler{
+		Station: s, State: p.Recycling, Packages: provision.Refresh, Reboot: []string{"systemctl", "--no-block", "reboot"},
+		Pull: func(ctx context.Context, reference string) error {
+			_, err := p.Engine.Pull(ctx, reference)
+			return err
+		},
 	}
 }
 

@@ -48,12 +48,15 @@ func terminal(s any) (fd int, ok bool) {
 	return fd, term.IsTerminal(fd)
 }
 
+// defaultMode is by who reads: a person at a terminal; CI may have one too.
 func (a *app) defaultMode() display.Mode {
-	if _, ok := terminal(a.stdout); ok {
+	if _, ok := terminal(a.stdout); ok && !inCI(a.env.Getenv("CI")) {
 		return display.TTY
 	}
 	return display.Plain
 }
+
+func inCI(ci string) bool { return ci != "" && ci != "false" && ci != "0" }
 
 // color says whether to paint: a person's terminal that does not refuse.
 func (a *app) color() bool {

@@ -3,8 +3,10 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -65,6 +67,25 @@ goes by the new definition.`,
 	a.hostsFlag(cmd, &words)
 	planFlag(cmd, &plan)
 	return cmd
+}
+
+// digestOf is by what definitions are compared.
+func digestOf(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }
+
+// definitionHere is the digest of a service's definition in the folder that
+// fleet.yml names; "" where there is none.
+func definitionHere(f spec.Fleet, id string) (string, error) {
+	if f.Definitions == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(filepath.Join(f.Definitions, id+".yml"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", fault.New(fault.ErrHost, "", "read the definition of %s: %w", id, err)
+	}
+	return digestOf(text), nil
 }
 
 // compare asks the hosts for their definitions, and finds what differs.
@@ -137,16 +158,7 @@ func (a *app) bringInStep(ctx context.Context, p *FleetParts, all []*synced, pla
 			if s.err != nil || len(s.texts) == 0 {
 				continue
 			}
-			sending.Go(func() {
-				text, err := json.Marshal(s.texts)
-				if err == nil {
-					r := a.fleetRequest(remote.WriteDefinitions)
-					err = p.Transport.Do(ctx, p.At[s.Host], r, remote.Streams{Stdin: bytes.NewReader(text)})
-				}
-				if s.err = err; err != nil {
-					s.Error = err.Error()
-				}
-			})
+			sending.Go(func() { a.send(ctx, p, s) })
 		}
 		sending.Wait()
 	}
@@ -172,4 +184,15 @@ func (a *app) bringInStep(ctx context.Context, p *FleetParts, all []*synced, pla
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// send makes the host's definitions what they shall be.
+func (a *app) send(ctx context.Context, p *FleetParts, s *synced) {
+	text, err := json.Marshal(s.texts)
+	if err == nil {
+		err = p.Transport.Do(ctx, p.At[s.Host], a.fleetRequest(remote.WriteDefinitions), remote.Streams{Stdin: bytes.NewReader(text)})
+	}
+	if s.err = err; err != nil {
+		s.Error = err.Error()
+	}
 }

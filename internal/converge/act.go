@@ -374,7 +374,11 @@ func (a action) drop(ctx context.Context) (*goal.Goal, error, error) {
 // in the history, and returns the error that the verb ends with.
 func (a action) diagnose(ctx context.Context) error {
 	d := a.examine(ctx)
-	return fault.New(fault.ErrUnhealthy, d.Hint, "%s did not become healthy: %s", a.step.Revision, text(d))
+	class := fault.ErrUnhealthy
+	if d.HostFull {
+		class = fault.ErrHost
+	}
+	return fault.New(class, d.Hint, "%s did not become healthy: %s", a.step.Revision, text(d))
 }
 
 // examine finds out what is wrong with the step's instance, and tells it.

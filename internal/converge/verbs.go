@@ -98,8 +98,8 @@ func (h *Host) rollback(ctx context.Context, g *request, revision string) error 
 	if !ok && revision == "" {
 		return fault.New(fault.ErrUsage, "upgrade to the revision that you want", "no release before %s is kept", g.Current.Revision)
 	}
-	if !ok && revision == g.Current.Revision {
-		return fault.New(fault.ErrUsage, "", "%s is the release that runs now", revision)
+	if !ok && revision == g.Current.Revision { // it was rolled back before, or never left
+		r, crontab, ok = *g.Current, g.Crontab, true
 	}
 	if !ok {
 		return fault.New(fault.ErrUsage, "`conductor service status --id "+g.Service+"` lists the kept ones; or upgrade to it",

@@ -76,8 +76,12 @@ func say(e event.Event) string {
 	}
 	switch e.Event {
 	case event.Failed:
-		if strings.Contains(e.Detail, "\n") {
-			return e.Cause // a diagnosis in full; it comes with the error at the end
+		first, _, more := strings.Cut(e.Detail, "\n")
+		switch { // a diagnosis in full comes with the error at the end
+		case more && e.Instance != "":
+			return e.Cause
+		case more:
+			return first
 		}
 		return e.Detail + " (" + e.Cause + ")"
 	case event.Stopped, event.Removed, event.Unrouted, event.Restored, event.Warning, event.Note:

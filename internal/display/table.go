@@ -23,6 +23,10 @@ type Column struct {
 	// Rank says how much it matters: 0 is always shown, and the highest goes
 	// first where room is short.
 	Rank int
+	// Least is how wide it is at least, also without content.
+	Least int
+	// Cut has its text shortened where room is short, before any column goes.
+	Cut bool
 }
 
 // Cell is text with its style.
@@ -67,6 +71,9 @@ func (t *Table) Write(w io.Writer) error {
 
 const gap = "  "
 
+// cutLeast is what text is not cut below: less says nothing.
+const cutLeast = 12
+
 // layout finds the width of each column, and which columns are shown.
 func (t *Table) layout() (widths []int, shown []bool) {
 	widths, shown = make([]int, len(t.Columns)), make([]bool, len(t.Columns))
@@ -79,9 +86,19 @@ func (t *Table) layout() (widths []int, shown []bool) {
 	}
 	total := utf8.RuneCountInString(t.Indent) - len(gap)
 	for i, c := range t.Columns {
+		if widths[i] = max(widths[i], c.Least); c.Least > 0 {
+			shown[i] = true
+		}
 		if shown[i] {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c.Title))
 			total += widths[i] + len(gap)
+		}
+	}
+	for i, c := range t.Columns {
+		if over := total - t.Width; t.Width > 0 && over > 0 && shown[i] && c.Cut {
+			less := min(over, max(widths[i]-cutLeast, 0))
+			widths[i] -= less
+			total -= less
 		}
 	}
 	for t.Width > 0 && total > t.Width {
@@ -108,6 +125,9 @@ func (t *Table) line(b *strings.Builder, cells []Cell, widths []int, shown []boo
 			continue
 		}
 		text := CleanLine(c.Text)
+		if t.Columns[i].Cut {
+			text = cut(text, widths[i])
+		}
 		pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(text), 0))
 		if t.Columns[i].Right {
 			pending += pad

@@ -38,6 +38,13 @@ const (
 	Verified  Name = "verified"  // a host answers from outside
 	Admitted  Name = "admitted"  // the balancer sends a host requests
 
+	Installed Name = "installed" // conductor and its packages are on a host
+	Synced    Name = "synced"    // a host has the definitions of its services
+	Refreshed Name = "refreshed" // packages or images of a host are the newest
+	Restarted Name = "restarted" // a service's instances on a host are fresh ones
+	Rebooted  Name = "rebooted"  // a host has booted anew
+	Recycled  Name = "recycled"  // a host is fresh, and serves again
+
 	Note    Name = "note"    // something a person should know
 	Warning Name = "warning" // something a person should look at
 )

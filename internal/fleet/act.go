@@ -19,6 +19,7 @@ import (
 func (l *loop) begin(ctx context.Context, s rollout.Step) {
 	for _, name := range slices.Concat(s.Hosts, s.Out) {
 		l.host(name).busy = s.Do
+		l.host(name).does(string(s.Do), s.Cause)
 	}
 	l.running++
 	if s.Do == rollout.Admit || s.Do == rollout.Swap {
@@ -70,6 +71,8 @@ func (l *loop) do(ctx context.Context, s rollout.Step, at map[string]balancer.Se
 			return err
 		}
 		return l.hook(ctx, AfterHost, first, nil)
+	case rollout.Exclude:
+		return l.Balancer.Set(whole, balancer.Change{Drain: s.Hosts})
 	case rollout.Verify:
 		return l.verify(whole, first)
 	case rollout.Admit, rollout.Swap:
@@ -169,6 +172,9 @@ func (l *loop) end(r result) {
 	for _, name := range slices.Concat(r.step.Hosts, r.step.Out) {
 		h := l.host(name)
 		h.busy, h.stale = "", true
+		if h.lost != nil {
+			defer l.giveUp(h, h.lost, "")
+		}
 	}
 	h := l.host(r.step.Hosts[0])
 	if r.err != nil {
@@ -185,7 +191,7 @@ func (l *loop) end(r result) {
 	case rollout.Migrate:
 		l.input.Migrated = true
 		l.say(event.Migrated, h.name, strings.Join(l.d.Migrate, " "), cause)
-	case rollout.Drain:
+	case rollout.Drain, rollout.Exclude:
 		l.say(event.Withdrawn, h.name, "", cause)
 	case rollout.Upgrade:
 		h.changed, h.verified = true, false
@@ -210,12 +216,16 @@ func (l *loop) end(r result) {
 // concerns all has nothing new begin.
 func (l *loop) ended(h *host, r result) {
 	switch r.step.Do {
-	case rollout.Test, rollout.Migrate, rollout.Confirm, rollout.Admit, rollout.Swap, rollout.Drain:
+	case rollout.Image, rollout.Upgrade, rollout.Verify:
+		l.giveUp(h, r.err, r.step.Cause)
+	case rollout.Test:
+		if errors.Is(r.err, fault.ErrUnreachable) { // another host can do it
+			l.giveUp(h, r.err, r.step.Cause)
+			return
+		}
+		fallthrough
+	default:
 		l.say(event.Failed, h.name, r.err.Error(), r.step.Cause)
 		l.refuse(fmt.Sprintf("%s on %s: %v", r.step.Do, h.name, r.err), r.err)
-	default:
-		h.err = r.err
-		l.say(event.Failed, h.name, r.err.Error(), r.step.Cause)
-		l.fail(r.err)
 	}
 }

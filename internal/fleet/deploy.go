@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,7 +21,8 @@ func (f *Fleet) Deploy(ctx context.Context, d Deploy) (Outcome, error) {
 	if err := l.preflight(ctx); err != nil {
 		return l.outcome(), err
 	}
-	ctx, release, err := l.hold(ctx)
+	l.tell("taking the locks")
+	release, err := l.hold(ctx)
 	defer release()
 	if err != nil {
 		return l.outcome(), err
@@ -46,7 +48,29 @@ func (f *Fleet) Deploy(ctx context.Context, d Deploy) (Outcome, error) {
 			err = e
 		}
 	}
+	l.lookAgain(context.WithoutCancel(ctx))
 	return l.outcome(), err
+}
+
+// lookAgain looks at hosts that were given up and still answer: they may not run
+// any more what they ran when they were last looked at.
+func (l *loop) lookAgain(ctx context.Context) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lastLook, fault.ErrTimeout)
+	defer cancel()
+	var looking sync.WaitGroup
+	for _, h := range l.hosts {
+		if !h.stale || errors.Is(h.err, fault.ErrUnreachable) {
+			continue
+		}
+		looking.Go(func() {
+			seen, err := l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service})
+			if err != nil {
+				seen.Live = unknown
+			}
+			h.seen = seen
+		})
+	}
+	looking.Wait()
 }
 
 // from is what all hosts run before the deploy, "" where they differ.
@@ -73,7 +97,7 @@ func (l *loop) back(ctx context.Context, to string) *loop {
 	d := l.d
 	d.Revision, d.Rollback, d.Test, d.Migrate, d.MaxFailed, d.Confirm, d.Strategy.First = to, true, nil, nil, len(l.hosts), nil, ""
 	b := l.Fleet.loop(d)
-	b.began = l.began
+	b.began, b.lost = l.began, l.lost
 	for n, h := range b.hosts {
 		h.seen, h.changed, h.stale = l.hosts[n].seen, l.hosts[n].changed, true
 		if errors.Is(l.hosts[n].err, fault.ErrUnreachable) {
@@ -114,40 +138,57 @@ func (f *Fleet) loop(d Deploy) *loop {
 	return l
 }
 
-// preflight looks at all hosts at once, and says everything that is in the way.
+// preflight looks at all hosts and the balancer at once, and says everything
+// that is in the way.
 func (l *loop) preflight(ctx context.Context) error {
+	answered := l.looks()
 	var looking sync.WaitGroup
-	for _, h := range l.hosts {
+	errs := make([]error, len(l.hosts))
+	for n, h := range l.hosts {
 		looking.Go(func() {
 			began := time.Now()
-			seen, err := l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision, Whole: true})
-			if err == nil {
-				err = l.fit(h, seen, began)
+			if h.seen, errs[n] = l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision, Whole: true}); errs[n] == nil {
+				errs[n] = l.fit(h, h.seen, began)
 			}
-			h.seen = seen
-			if err != nil {
-				h.err = fmt.Errorf("%s: %w", h.name, err)
-			}
+			answered(h)
 		})
 	}
+	at, balancerErr := l.balancerState(ctx)
 	looking.Wait()
-	var errs []error
-	for _, h := range l.hosts {
-		if h.err != nil {
-			errs = append(errs, h.err)
-			l.say(event.Failed, h.name, h.err.Error(), "before the deploy")
-			l.fail(h.err)
+	l.at = at
+	for n, h := range l.hosts {
+		if errs[n] != nil {
+			l.giveUp(h, errs[n], "before the deploy")
 		}
 	}
-	if err := l.inStep(); err != nil {
-		errs = append(errs, err)
-	} else if len(errs) <= l.d.MaxFailed && len(errs) < len(l.hosts) {
-		return nil // the deploy goes on without them, and does not end well
+	if err := errors.Join(l.inStep(), l.kept(), balancerErr, l.balanced()); err != nil {
+		return errors.Join(append(errs, err)...)
 	}
-	if len(errs) == 0 {
+	if l.tooMany() {
+		return errors.Join(errs...)
+	}
+	return nil // with max_failed it goes on without some, and does not end well
+}
+
+// balanced: the balancer knows all hosts of a service that takes requests, or
+// none. One that it does not know would get its revision unseen, or none at all.
+func (l *loop) balanced() error {
+	if !slices.ContainsFunc(l.hosts, func(h *host) bool { return h.seen.Routed }) {
 		return nil
 	}
-	return errors.Join(errs...)
+	var knows, lacks []string
+	for _, name := range slices.Concat(l.d.Hosts, l.d.Others) {
+		if _, ok := l.at[name]; ok {
+			knows = append(knows, name)
+		} else {
+			lacks = append(lacks, name)
+		}
+	}
+	if len(knows) == 0 || len(lacks) == 0 {
+		return nil
+	}
+	return fault.New(fault.ErrDefinition, "add them to the balancer's configuration, or let fleet.yml call them as it does; or take them from on: of the service",
+		"%s runs on hosts that the balancer does not know: it knows %s, and not %s", l.d.Service, strings.Join(knows, ", "), strings.Join(lacks, ", "))
 }
 
 // fit says why a host cannot take part.
@@ -164,12 +205,13 @@ func (l *loop) fit(h *host, s Seen, asked time.Time) error {
 		for _, t := range s.Troubles {
 			errs = append(errs, errors.New(t))
 		}
-		return fault.New(fault.ErrHost, "conductor doctor on the host says more", "it cannot upgrade: %w", errors.Join(errs...))
+		return fault.New(fault.ErrHost, "conductor doctor on the host says what to do", "%s cannot upgrade: %w", h.name, errors.Join(errs...))
 	}
 	return nil
 }
 
-// inStep: all hosts have the same definition.
+// inStep: all hosts have the same definition, and that of here where they have
+// theirs from here.
 func (l *loop) inStep() error {
 	var first *host
 	for _, h := range l.hosts {
@@ -177,6 +219,9 @@ func (l *loop) inStep() error {
 		case h.err != nil:
 		case h.seen.Definition == "":
 			return fault.New(fault.ErrDefinition, "conductor sync sends definitions to the hosts", "%s: no definition of %s is there", h.name, l.d.Service)
+		case l.d.Definition != "" && h.seen.Definition != l.d.Definition && slices.Contains(l.d.Synced, h.name):
+			return fault.New(fault.ErrDefinition, "conductor sync --plan shows the difference, conductor sync sends what is here",
+				"the definition of %s on %s is not the one that is here", l.d.Service, h.name)
 		case first == nil:
 			first = h
 		case h.seen.Definition != first.seen.Definition:
@@ -187,54 +232,20 @@ func (l *loop) inStep() error {
 	return nil
 }
 
-// hold takes the lock on all hosts, on the first of them first: of two deploys
-// one gets no further. The context ends when one of the locks is lost.
-func (l *loop) hold(ctx context.Context) (context.Context, func(), error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var mu sync.Mutex
-	var releases []func()
-	release := func() {
-		cancel(nil)
-		mu.Lock()
-		defer mu.Unlock()
-		for _, r := range releases {
-			r()
+// kept: all hosts have the release that a rollback goes to.
+func (l *loop) kept() error {
+	var errs []error
+	for _, h := range l.hosts {
+		if !l.d.Rollback || h.err != nil || h.seen.Live == l.d.Revision || slices.Contains(h.seen.Kept, l.d.Revision) {
+			continue
 		}
-	}
-	take := func(h *host) error {
-		lost, r, err := l.Hosts.Hold(ctx, h.name, l.d.Service, l.d.Wait)
-		if err != nil {
-			return fmt.Errorf("%s: %w", h.name, err)
+		has := "none at all"
+		if len(h.seen.Kept) > 0 {
+			has = strings.Join(h.seen.Kept, ", ")
 		}
-		mu.Lock()
-		releases = append(releases, r)
-		mu.Unlock()
-		go func() {
-			select {
-			case <-lost:
-				cancel(fault.New(fault.ErrUnreachable, "run the deploy again when the host answers", "the lock on %s is lost", h.name))
-			case <-ctx.Done():
-			}
-		}()
-		return nil
+		errs = append(errs, fault.New(fault.ErrUsage, "conductor deploy brings any revision to the hosts", "%s has kept no release of %s to go back to; it has kept %s", h.name, l.d.Revision, has))
 	}
-	reachable := slices.DeleteFunc(slices.Clone(l.hosts), func(h *host) bool { return h.err != nil })
-	slices.SortFunc(reachable, func(a, b *host) int {
-		if a.name < b.name {
-			return -1
-		}
-		return 1
-	})
-	if err := take(reachable[0]); err != nil {
-		return ctx, release, err
-	}
-	errs := make([]error, len(reachable))
-	var taking sync.WaitGroup
-	for n, h := range reachable[1:] {
-		taking.Go(func() { errs[n] = take(h) })
-	}
-	taking.Wait()
-	return ctx, release, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // outcome says what each host runs now.
@@ -244,10 +255,10 @@ func (l *loop) outcome() Outcome {
 		s, balanced := l.at[h.name]
 		out := HostOutcome{Host: h.name, Revision: h.seen.Live, Balanced: balanced, In: s.In, Changed: h.changed, Err: h.err}
 		if h.err != nil {
-			out.Failure = h.err.Error()
+			out.Failure, out.Hint = h.err.Error(), fault.Hint(h.err)
 		}
 		if errors.Is(h.err, fault.ErrUnreachable) {
-			out.Revision = "?"
+			out.Revision = unknown
 		}
 		o.Hosts = append(o.Hosts, out)
 	}

@@ -3,7 +3,6 @@ package fleet
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -148,30 +147,6 @@ func TestDeploy_Failures(t *testing.T) {
 	}
 }
 
-// With max_failed the others are served, and the deploy does not end well.
-func TestDeploy_GoesOnWithoutAFewHosts(t *testing.T) {
-	for name, trouble := range map[string]func(f *inMemory){
-		"unhealthy": func(f *inMemory) { f.hosts["web02"].broken["v2"] = true },
-		"not there": func(f *inMemory) { f.hosts["web02"].cut = true },
-	} {
-		for _, s := range []rollout.Strategy{halves, single} {
-			bubble(t, 4, func(t *testing.T, f *inMemory, d Deploy) {
-				d.Strategy, d.MaxFailed = s, 1
-				f.change(func() { trouble(f) })
-				_, err := f.fleet().Deploy(t.Context(), d)
-				if err == nil || !strings.Contains(err.Error(), "web02") && !strings.Contains(err.Error(), "healthy") {
-					t.Errorf("%s: %v", name, err)
-				}
-				for n, r := range f.runs() {
-					if n != 1 && r != "v2+" {
-						t.Errorf("%s: %v", name, f.runs())
-					}
-				}
-			})
-		}
-	}
-}
-
 // A host that is cut off while it upgrades is given up; the others serve.
 func TestDeploy_CutOffInTheMiddle(t *testing.T) {
 	bubble(t, 4, func(t *testing.T, f *inMemory, d Deploy) {
@@ -227,28 +202,6 @@ func TestDeploy_Interrupted(t *testing.T) {
 	}
 }
 
-// Who loses the lock begins nothing more.
-func TestDeploy_LosesTheLock(t *testing.T) {
-	bubble(t, 4, func(t *testing.T, f *inMemory, d Deploy) {
-		d.Strategy = single
-		go func() {
-			for f.count("upgrade web02") == 0 {
-				time.Sleep(10 * time.Millisecond)
-			}
-			f.mu.Lock()
-			close(f.hosts["web03"].lost)
-			f.hosts["web03"].holder = ""
-			f.mu.Unlock()
-		}()
-		_, err := f.fleet().Deploy(t.Context(), d)
-		wantError(t, err, fault.ErrUnreachable, "web03", "lock")
-		if errors.Is(err, fault.ErrInterrupted) {
-			t.Errorf("nobody has interrupted it: %v", err)
-		}
-		wantRuns(t, f, "v2+ v2+ v1+ v1+")
-	})
-}
-
 func TestDeploy_TwoAtOnce(t *testing.T) {
 	for _, wait := range []bool{false, true} {
 		bubble(t, 4, func(t *testing.T, f *inMemory, d Deploy) {
@@ -277,25 +230,6 @@ func TestDeploy_TwoAtOnce(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The time grows with the waves and not with the hosts.
-func TestDeploy_FiftyHosts(t *testing.T) {
-	took := map[int]time.Duration{}
-	for _, n := range []int{5, 50} {
-		bubble(t, n, func(t *testing.T, f *inMemory, d Deploy) {
-			d.Strategy = rollout.Strategy{Kind: rollout.Rolling, Width: n / 5}
-			began := time.Now()
-			if _, err := f.fleet().Deploy(t.Context(), d); err != nil {
-				t.Fatal(err)
-			}
-			took[n] = time.Since(began)
-		})
-	}
-	if took[50] > took[5]*11/10 {
-		t.Errorf("50 hosts take %s, 5 take %s, in as many waves", took[50], took[5])
-	}
-	t.Log(fmt.Sprint(took))
 }
 
 // hooks notes what was run, and fails where it is told to.

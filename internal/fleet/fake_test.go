@@ -29,6 +29,7 @@ type inMemory struct {
 	breaks   map[string]error // by "verb host", or "verb" for all
 	said     []string         // every verb that changes something, "verb host"
 	set      int              // calls of Set
+	hidden   map[string]bool  // hosts that the balancer does not know
 }
 
 type machine struct {
@@ -37,7 +38,7 @@ type machine struct {
 	in, away bool
 	requests int64
 	holder   string
-	lost     chan struct{}
+	lost     chan error
 	broken   map[string]bool // revisions that do not become healthy here
 }
 
@@ -47,7 +48,7 @@ func newFleet(t *testing.T, n int) *inMemory {
 		name := fmt.Sprintf("web%02d", i+1)
 		f.order = append(f.order, name)
 		f.hosts[name] = &machine{in: true, broken: map[string]bool{}, Seen: Seen{
-			Version: "1", Hostname: name, Definition: "d", Live: "v1", State: "running", Sound: true,
+			Version: "1", Hostname: name, Definition: "d", Live: "v1", State: "running", Sound: true, Routed: true,
 		}}
 	}
 	return f
@@ -60,7 +61,7 @@ func (f *inMemory) traffic(ctx context.Context) {
 		f.mu.Lock()
 		var in []string
 		for _, name := range f.order {
-			if h := f.hosts[name]; h.in && !h.cut { // its own check sees who does not answer
+			if h := f.hosts[name]; h.in && !h.cut && h.Live != "" { // its own check sees who does not answer
 				in = append(in, name)
 			}
 		}
@@ -118,14 +119,14 @@ func (f *inMemory) Look(ctx context.Context, host string, q Question) (s Seen, e
 	return s, err
 }
 
-func (f *inMemory) Hold(ctx context.Context, host, service string, wait bool) (<-chan struct{}, func(), error) {
-	var lost chan struct{}
+func (f *inMemory) Hold(ctx context.Context, host, service string, wait bool) (<-chan error, func(), error) {
+	var lost chan error
 	for {
 		err := f.call(ctx, "hold", host, 20*time.Millisecond, func(h *machine) error {
 			if h.holder != "" {
 				return fault.New(fault.ErrLocked, "", "%s has the lock", h.holder)
 			}
-			lost = make(chan struct{})
+			lost = make(chan error, 1)
 			h.holder, h.lost = "somebody", lost
 			return nil
 		})
@@ -188,6 +189,9 @@ func (f *inMemory) State(ctx context.Context) (map[string]balancer.Server, error
 	}
 	all := map[string]balancer.Server{}
 	for name, h := range f.hosts {
+		if f.hidden[name] {
+			continue
+		}
 		all[name] = balancer.Server{In: h.in, Away: h.away, Up: h.Sound && !h.cut, Requests: h.requests}
 	}
 	return all, nil

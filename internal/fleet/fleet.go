@@ -21,14 +21,14 @@ import (
 
 // Hosts are the machines, by their names in the fleet. Every call is one
 // session on the host's connection; an error of class fault.ErrUnreachable says
-// that there is none. All calls may be repeated.
+// that there is none. Errors name the host. All calls may be repeated.
 type Hosts interface {
 	// Look tells how the service is there.
 	Look(ctx context.Context, host string, q Question) (Seen, error)
 	// Hold takes the fleet's lock on the service there, and keeps it until
-	// release, or until lost is closed: the connection is gone, or the host let
+	// release, or until lost says why not: the connection is gone, or the host let
 	// go. fault.ErrLocked names who has it; with wait it is waited for.
-	Hold(ctx context.Context, host, service string, wait bool) (lost <-chan struct{}, release func(), err error)
+	Hold(ctx context.Context, host, service string, wait bool) (lost <-chan error, release func(), err error)
 	// Bring has the host have the image of the revision.
 	Bring(ctx context.Context, host, service, revision string) error
 	// Test runs the test command in the revision's image; no error: it passed.
@@ -84,14 +84,18 @@ type Seen struct {
 	// Definition is the digest of the service's definition; Applied says that the
 	// live release is by it.
 	Definition string `json:"definition,omitempty"`
-	Live       string `json:"live,omitempty"`      // revision
-	State      string `json:"state"`               // of the service, as service status has it
-	Sound      bool   `json:"sound"`               // all instances are healthy, and nothing is under way
-	InFlight   int    `json:"in_flight"`           // requests, at all instances
-	Reference  string `json:"reference,omitempty"` // by which it goes there
-	Image      string `json:"image,omitempty"`     // ID of the revision's image, if it is there
-	Marks      []Mark `json:"marks,omitempty"`     // of the revision
-	Holder     string `json:"holder,omitempty"`    // who has the fleet's lock
+	// Routed: the service takes requests, through the host's proxy.
+	Routed bool   `json:"routed,omitempty"`
+	Live   string `json:"live,omitempty"` // revision
+	// Kept are the revisions besides that a rollback may go to.
+	Kept      []string `json:"kept,omitempty"`
+	State     string   `json:"state"`               // of the service, as service status has it
+	Sound     bool     `json:"sound"`               // all instances are healthy, and nothing is under way
+	InFlight  int      `json:"in_flight"`           // requests, at all instances
+	Reference string   `json:"reference,omitempty"` // by which it goes there
+	Image     string   `json:"image,omitempty"`     // ID of the revision's image, if it is there
+	Marks     []Mark   `json:"marks,omitempty"`     // of the revision
+	Holder    string   `json:"holder,omitempty"`    // who has the fleet's lock
 }
 
 // Deploy is what is asked for.
@@ -99,7 +103,12 @@ type Deploy struct {
 	Service  string
 	Revision string
 	Hosts    []string // in the fleet's order
-	Strategy rollout.Strategy
+	Others   []string // hosts of the service that this deploy leaves alone
+	// Definition is the digest of the service's definition where the deploy runs,
+	// which the hosts Synced are to have; "": there is none.
+	Definition string
+	Synced     []string
+	Strategy   rollout.Strategy
 	// MaxFailed hosts may fail before no other is begun.
 	MaxFailed int
 	Test      []string
@@ -138,6 +147,9 @@ type Fleet struct {
 	Hosts    Hosts
 	Balancer balancer.Balancer // nil: there is none
 	Emit     event.Sink
+	// Watch is told how far a deploy is, whenever that may have changed; nil:
+	// nobody is. It must not block for long.
+	Watch func(Progress)
 	// Version of this program, which the hosts' have to be compatible with.
 	Version string
 }
@@ -150,6 +162,7 @@ type HostOutcome struct {
 	In       bool   `json:"in"`                // and sends it requests
 	Changed  bool   `json:"changed"`           // by this deploy
 	Failure  string `json:"failure,omitempty"` // why it does not run what it should
+	Hint     string `json:"hint,omitempty"`    // what to do about that
 	Err      error  `json:"-"`
 }
 
@@ -161,6 +174,9 @@ type Outcome struct {
 	Hosts    []HostOutcome `json:"hosts"`
 }
 
+// unknown is the revision of a host that does not say.
+const unknown = "?"
+
 const (
 	drainTimeout = 30 * time.Second
 	// upTimeout is how long the balancer may take to see an admitted host well.
@@ -170,6 +186,8 @@ const (
 	quiet = 2 * time.Second
 	// look is how often what is awaited is looked at.
 	look = 250 * time.Millisecond
+	// lastLook is how long hosts may take to say what they run, at the end.
+	lastLook = 10 * time.Second
 	// maxSkew is how far a host's clock may be off before that is told.
 	maxSkew = 5 * time.Second
 )

@@ -26,6 +26,7 @@ type loop struct {
 	failure error // the first, for the exit code
 	began   time.Time
 	at      map[string]balancer.Server
+	lost    chan lostLock
 }
 
 // host is what this deploy knows of a host besides what it says itself.
@@ -33,11 +34,14 @@ type host struct {
 	name     string
 	seen     Seen
 	err      error // why it was given up
+	lost     error // that its lock is
 	busy     rollout.Do
 	verified bool
 	changed  bool
 	idle     bool
 	stale    bool // something was done there since it was looked at
+	doing    doing
+	done     bool // it is where it should be
 	drained  time.Time
 	admitted time.Time
 	before   traffic // when it was admitted
@@ -73,6 +77,7 @@ func (l *loop) run(ctx context.Context) error {
 		for _, s := range out.Steps {
 			l.begin(ctx, s)
 		}
+		l.underWay(out.Waits)
 		switch {
 		case out.Done:
 			return l.failure
@@ -104,7 +109,7 @@ func ended(ctx context.Context) error {
 			return fault.New(class, "run it again to go on; conductor fleet status shows the hosts", "the deploy was ended: %w", cause)
 		}
 	}
-	return cause // a lock is lost
+	return cause
 }
 
 // await waits for a step's end, and no longer than until what is awaited has to
@@ -123,6 +128,8 @@ func (l *loop) await(ctx context.Context, poll bool) {
 	select {
 	case r := <-l.done:
 		l.end(r)
+	case x := <-l.lost:
+		l.loses(x)
 	case <-tick:
 	case <-stop:
 	}
@@ -130,44 +137,58 @@ func (l *loop) await(ctx context.Context, poll bool) {
 		select {
 		case r := <-l.done:
 			l.end(r)
+		case x := <-l.lost:
+			l.loses(x)
 		default:
 			return
 		}
 	}
 }
 
+// balancerState asks the balancer; nil where there is none.
+func (l *loop) balancerState(ctx context.Context) (map[string]balancer.Server, error) {
+	if l.Balancer == nil {
+		return nil, nil
+	}
+	at, err := l.Balancer.State(ctx)
+	switch {
+	case errors.Is(err, balancer.ErrUnknown), errors.Is(err, balancer.ErrRefused):
+		return nil, fmt.Errorf("look at the balancer: %w", err)
+	case err != nil:
+		return nil, fault.New(fault.ErrUnreachable, "nothing was changed since the balancer last answered; run the deploy again when it answers", "look at the balancer: %w", err)
+	}
+	return at, nil
+}
+
 // observe looks at the balancer, and at the hosts where something was done or is
 // awaited.
 func (l *loop) observe(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx) // what was begun is brought to its end
-	if l.Balancer != nil {
-		at, err := l.Balancer.State(ctx)
-		if err != nil {
-			return fault.New(fault.ErrUnreachable, "nothing was changed since the balancer last answered; run the deploy again when it answers", "look at the balancer: %w", err)
-		}
-		l.at = at
+	at, err := l.balancerState(ctx)
+	if err != nil {
+		return err
 	}
+	l.at = at
 	var looking sync.WaitGroup
-	for _, h := range l.hosts {
+	errs := make([]error, len(l.hosts))
+	for n, h := range l.hosts {
 		if h.err != nil || h.busy != "" || !h.stale && !l.awaited(h) {
 			continue
 		}
 		looking.Go(func() {
 			seen, err := l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision})
-			if err != nil {
-				h.err = fmt.Errorf("%s: %w", h.name, err)
-				return
+			if errs[n] = err; err == nil {
+				h.seen, h.stale = seen, false
 			}
-			h.seen, h.stale = seen, false
 		})
 	}
 	looking.Wait()
-	for _, h := range l.hosts {
-		l.settle(h)
-		l.late(ctx, h)
-		if h.err != nil {
-			l.fail(h.err)
+	for n, h := range l.hosts {
+		if errs[n] != nil {
+			l.giveUp(h, errs[n], "")
 		}
+		l.settle(h)
+		l.late(h)
 	}
 	return nil
 }
@@ -233,16 +254,12 @@ func (l *loop) view() rollout.Input {
 }
 
 // late gives a host up that was admitted and that the balancer does not see well.
-func (l *loop) late(ctx context.Context, h *host) {
+func (l *loop) late(h *host) {
 	s := l.at[h.name]
-	if h.admitted.IsZero() || h.busy != "" || h.err != nil || !s.In || s.Up || time.Since(h.admitted) < upTimeout {
+	if h.admitted.IsZero() || h.busy != "" || !s.In || s.Up || time.Since(h.admitted) < upTimeout {
 		return
 	}
-	h.err = fault.New(fault.ErrUnhealthy, "see what the balancer's check asks for", "%s was admitted, and the balancer has not seen it well for %s", h.name, upTimeout)
-	l.say(event.Failed, h.name, h.err.Error(), "")
-	if err := l.Balancer.Set(ctx, balancer.Change{Drain: []string{h.name}}); err != nil {
-		l.say(event.Warning, h.name, fmt.Sprintf("it is in the balancer still: %v", err), "")
-	}
+	l.giveUp(h, fault.New(fault.ErrUnhealthy, "see what the balancer's check asks for", "%s was admitted, and the balancer has not seen it well for %s", h.name, upTimeout), "")
 }
 
 // taking: a request has come since the host was admitted, or there are none.

@@ -27,6 +27,9 @@ type Diagnosis struct {
 	// Log are the last 50 lines of both outputs, fit for a terminal, in the
 	// order in which the engine has them.
 	Log []string
+	// HostFull: it is for want of room on the host's disk, whatever is in the
+	// release.
+	HostFull bool
 }
 
 const (
@@ -62,7 +65,7 @@ func diagnose(ctx context.Context, proc string, e engine.Engine, i Instance, h s
 	x.log = d.Log
 
 	f := x.find()
-	d.Summary, d.Hint = f.seen, f.hint
+	d.Summary, d.Hint, d.HostFull = f.seen, f.hint, f.hostFull
 	if f.fix != "" {
 		d.Summary += ": " + f.fix
 		if d.Hint == "" {
@@ -84,6 +87,8 @@ type finding struct {
 	seen string // what happened
 	fix  string // what to change, in words of the definition; may be empty
 	hint string // what to do; empty: the fix
+
+	hostFull bool
 }
 
 // examination has all that a finding is drawn from.
@@ -184,6 +189,8 @@ func cannotStart(c engine.Container) finding {
 		f.fix = "set user to one that the image has"
 	case has("address already in use"), has("port is already allocated"):
 		f.fix = "free the port, or set another one in ports"
+	case has("no space left on device"), has("disk quota exceeded"):
+		f.hint, f.hostFull = "make room on the disk that holds the engine's data (docker system df)", true
 	case has("mount"):
 		f.hint = "see that the sources of its volumes are there and of the right kind"
 	default:

@@ -180,6 +180,7 @@ func TestDiagnose_EndedContainers(t *testing.T) {
 	oom.OOMKilled = true
 	missing := engine.Container{ID: "c", State: engine.Created, ExitCode: 127,
 		Error: `OCI runtime create failed: exec: "bin/server": executable file not found in $PATH: unknown`}
+	full := engine.Container{ID: "c", State: engine.Created, Error: "write /var/lib/docker/containers/c/hosts: no space left on device"}
 	for name, test := range map[string]struct {
 		c      engine.Container
 		memory int64
@@ -202,6 +203,7 @@ func TestDiagnose_EndedContainers(t *testing.T) {
 		"out of memory, no limit": {oom, 0, "", "killed by the kernel after 2.3 s: out of memory: the host has too little memory for it"},
 		"missing command": {missing, 0, "", `it cannot be started: OCI runtime create failed: exec: "bin/server": executable file not found in $PATH: unknown` +
 			": set command to one that the image has, or build an image with it"},
+		"no room":       {full, 0, "", "it cannot be started: write /var/lib/docker/containers/c/hosts: no space left on device"},
 		"never started": {engine.Container{ID: "c", State: engine.Created}, 0, "", "its container was not started"},
 		"gone":          {engine.Container{}, 0, "", "its container is gone"},
 	} {
@@ -220,6 +222,9 @@ func TestDiagnose_EndedContainers(t *testing.T) {
 			}
 			if d.Hint == "" {
 				t.Error("no hint")
+			}
+			if d.HostFull != (name == "no room") {
+				t.Errorf("for want of room on the host: %v", d.HostFull)
 			}
 			if test.log != "" && d.Log[len(d.Log)-1] != "ready" {
 				t.Errorf("log %q", d.Log)

@@ -104,3 +104,16 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestRequest_What(t *testing.T) {
+	for want, r := range map[string]Request{
+		"hold":            {Do: Hold, Args: []string{"service"}},
+		"service upgrade": {Do: Command, Args: []string{"service", "upgrade", "--id", "shop"}},
+		"run":             {Do: Exec, Args: []string{"run", "--id", "shop", "--", "bin/test"}},
+		"command":         {Do: Command},
+	} {
+		if got := r.What(); got != want {
+			t.Errorf("%+v: %q, want %q", r, got, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,6 +58,18 @@ const (
 	// (internal/balancer).
 	HAProxy   Do = "haproxy"
 	NginxFile Do = "nginx-file"
+	// Root is a script for root's shell, on a host that may have no conductor
+	// (Bare); no conductor is asked for it.
+	Root Do = "root"
+	// Recycling answers when the host was last recycled, with its boot ID, and
+	// notes what Body says. HoldAll is Hold for all services in Body, Refresh
+	// upgrades the host's packages, RefreshImages fetches images of live releases
+	// again, Reboot boots the host anew.
+	Recycling     Do = "recycling"
+	HoldAll       Do = "hold-all"
+	Refresh       Do = "refresh"
+	RefreshImages Do = "refresh-images"
+	Reboot        Do = "reboot"
 )
 
 // Input is what the far end reads after the request's line, and so what the end
@@ -78,9 +91,9 @@ const (
 // Input tells what is read after the request's line.
 func (d Do) Input() Input {
 	switch d {
-	case Hold:
+	case Hold, HoldAll:
 		return Beats
-	case Exec, Receive, Load, WriteDefinitions:
+	case Exec, Receive, Load, WriteDefinitions, Root:
 		return Bytes
 	}
 	return Lines
@@ -109,9 +122,24 @@ type Request struct {
 	Args    []string `json:"args,omitempty"`    // Command, Exec: as after "conductor"
 	Command []string `json:"command,omitempty"` // Migrate: what runs in the container
 
-	// Body is what Layers, Receive, HAProxy and NginxFile ask with, in the form
-	// of the room that answers.
+	// Body is what Layers, Receive, HAProxy, NginxFile, HoldAll and Recycling ask
+	// with, in the form of the room that answers.
 	Body json.RawMessage `json:"body,omitempty"`
+}
+
+// What is what is asked, in a word or two, for messages: "service upgrade".
+func (r Request) What() string {
+	if r.Do != Command && r.Do != Exec {
+		return string(r.Do)
+	}
+	var words []string
+	for _, w := range r.Args {
+		if strings.HasPrefix(w, "-") || len(words) == 2 {
+			break
+		}
+		words = append(words, w)
+	}
+	return cmp.Or(strings.Join(words, " "), string(r.Do))
 }
 
 // Encode returns the request's line, its end included. An error is

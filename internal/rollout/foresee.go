@@ -44,7 +44,7 @@ func (in *Input) succeed(s Step) {
 			switch s.Do {
 			case Image:
 				h.HasImage = true
-			case Drain:
+			case Drain, Exclude:
 				h.In = false
 			case Upgrade:
 				h.Current, h.Sound = true, true

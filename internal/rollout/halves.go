@@ -131,7 +131,7 @@ func (d *decision) secondHalf(second []*Host) {
 		case up:
 			d.step(Drain, "the first half serves the revision", h.Name)
 		default:
-			d.wait("%s: serves until the balancer sees the first half well", h.Name)
+			d.wait(h.Name, "it serves until the balancer sees the first half well")
 		}
 	}
 }

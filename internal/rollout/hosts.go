@@ -21,14 +21,7 @@ func (d *decision) rolling() {
 	if d.halt != "" || len(present) == 0 || !d.migrated(present[0]) {
 		return
 	}
-	width := max(d.Strategy.Width, 1)
-	switch d.Strategy.Kind {
-	case InPlace:
-		width = len(d.Hosts)
-	case Halves: // of hosts that no balancer knows
-		width = max(len(d.Hosts)/2, 1)
-	}
-	next := d.waiting()
+	width, next := d.width(), d.waiting()
 	if first := d.Strategy.First; first != "" && !d.Confirmed {
 		if alone, ok := d.aloneFirst(first); !ok {
 			return
@@ -45,6 +38,17 @@ func (d *decision) rolling() {
 	}
 }
 
+// width is how many hosts go at a time, at least 1.
+func (d *decision) width() int {
+	switch d.Strategy.Kind {
+	case InPlace:
+		return max(len(d.Hosts), 1)
+	case Halves: // of hosts that no balancer knows
+		return max(len(d.Hosts)/2, 1)
+	}
+	return max(d.Strategy.Width, 1)
+}
+
 // aloneFirst says whether the first host's turn is now; ok is false where it has
 // to be awaited, or somebody asked.
 func (d *decision) aloneFirst(first string) (alone, ok bool) {
@@ -58,12 +62,18 @@ func (d *decision) aloneFirst(first string) (alone, ok bool) {
 		return false, false // on its way
 	case len(d.waiting()) == 0:
 		return false, true
-	case slices.ContainsFunc(d.Hosts, func(o Host) bool { return o.Name != first && o.present() && (o.Current || o.out()) }):
-		return false, true // the others have begun: it was confirmed
+	case d.begun():
+		return false, true
 	case !d.busy:
 		d.step(Confirm, first+" serves it", first)
 	}
 	return false, false
+}
+
+// begun: it was confirmed that the others may follow the first host, now or by a
+// deploy before, as some have.
+func (d *decision) begun() bool {
+	return d.Confirmed || slices.ContainsFunc(d.Hosts, func(o Host) bool { return o.Name != d.Strategy.First && o.present() && (o.Current || o.out()) })
 }
 
 // underWay: it has left the state in which the deploy found it, and is not back.
@@ -92,7 +102,7 @@ func (d *decision) carryOn(h *Host) {
 	case h.out():
 		d.step(Admit, h.Name+" answers", h.Name)
 	case h.Current && !h.serves():
-		d.wait("%s: is in again, and has to be seen to take requests", h.Name)
+		d.wait(h.Name, "it is in again, and has to be seen to take requests")
 	}
 }
 
@@ -104,7 +114,7 @@ func (d *decision) upgradeWhenIdle(h *Host) {
 		d.step(Admit, "the deploy stops, and "+h.Name+" runs what it ran", h.Name)
 	case d.halt != "":
 	case !h.Idle:
-		d.wait("%s: requests are in flight", h.Name)
+		d.wait(h.Name, "requests are in flight")
 	default:
 		d.step(Upgrade, h.Name+" is out of the balancer and idle", h.Name)
 	}

@@ -7,10 +7,7 @@
 // only user, observes, does the steps and asks again.
 package rollout
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // Kind is how a revision goes over the hosts.
 type Kind string
@@ -47,7 +44,8 @@ type Host struct {
 	Verified bool // it has answered from outside since it is current
 	// Busy is what this deploy does here at the moment, "" for nothing.
 	Busy Do
-	// Failed is why this deploy has given the host up, "" for not.
+	// Failed is why this deploy has given the host up, "" for not. What else is
+	// said of such a host is how it was when it was last seen.
 	Failed string
 }
 
@@ -81,6 +79,7 @@ const (
 	Admit   Do = "admit"   // have the balancer send requests there
 	Swap    Do = "swap"    // Admit Hosts and Drain Out as one
 	Confirm Do = "confirm" // ask whether to go on
+	Exclude Do = "exclude" // have the balancer send nothing to a host that was given up
 )
 
 // Step is something that may begin now.
@@ -91,11 +90,14 @@ type Step struct {
 	Cause string   `json:"cause"`         // in words, true without context
 }
 
+// Wait is what is awaited at a host.
+type Wait struct{ Host, Cause string }
+
 // Output is a decision.
 type Output struct {
 	Steps []Step
-	// Waits says what is awaited, a line a host; empty when steps are under way.
-	Waits []string
+	// Waits says what is awaited, and at which hosts.
+	Waits []Wait
 	// Done: all hosts that have not failed serve the revision.
 	Done bool
 	// Stopped is why the deploy ends before that, when nothing is under way any
@@ -110,11 +112,12 @@ func Next(in Input) Output {
 	d.look()
 	if !d.prepare() {
 		d.away()
-		if present := d.present(); in.Strategy.Kind == Halves && len(present) > 1 && balanced(present) {
+		if present := d.present(); d.inHalves(present) {
 			d.halves(present)
 		} else {
 			d.rolling()
 		}
+		d.exclude()
 	}
 	d.conclude()
 	return d.out
@@ -148,8 +151,9 @@ func (d *decision) present() (hs []*Host) {
 	return hs
 }
 
-func balanced(hs []*Host) bool {
-	return !slices.ContainsFunc(hs, func(h *Host) bool { return !h.Balanced })
+// inHalves: the balancer can swap one half of these hosts for the other.
+func (d *decision) inHalves(hs []*Host) bool {
+	return d.Strategy.Kind == Halves && len(hs) > 1 && !slices.ContainsFunc(hs, func(h *Host) bool { return !h.Balanced })
 }
 
 func (d *decision) look() {
@@ -161,6 +165,9 @@ func (d *decision) look() {
 			}
 		}
 		d.busy = d.busy || h.Busy != ""
+	}
+	if first := d.host(d.Strategy.First); d.Strategy.First != "" && first.Failed != "" && !d.begun() && d.halt == "" {
+		d.halt = first.Name + " was to show whether the others may go, and failed: " + first.Failed
 	}
 	if d.Refused != "" {
 		d.halt = d.Refused
@@ -174,8 +181,8 @@ func (d *decision) step(do Do, cause string, hosts ...string) {
 	d.out.Steps = append(d.out.Steps, Step{Do: do, Hosts: hosts, Cause: cause})
 }
 
-func (d *decision) wait(format string, args ...any) {
-	d.out.Waits = append(d.out.Waits, fmt.Sprintf(format, args...))
+func (d *decision) wait(host, cause string) {
+	d.out.Waits = append(d.out.Waits, Wait{host, cause})
 }
 
 // prepare does what comes before any host is touched, and returns false when
@@ -224,6 +231,32 @@ func (d *decision) away() {
 	for n := range d.Hosts {
 		if h := &d.Hosts[n]; h.Away && h.Failed == "" && h.Busy == "" && !h.Current {
 			d.upgradeWhenIdle(h)
+		}
+	}
+}
+
+// exclude takes hosts out of the balancer that were given up, once the revision
+// has begun to spread: those that it does not see well, so that they do not come
+// back by themselves with whatever they run then; and, where the deploy goes on
+// without them and others serve the revision, those that do not run it.
+func (d *decision) exclude() {
+	if d.Refused != "" {
+		return
+	}
+	spread, served := false, false
+	for _, h := range d.Hosts {
+		spread = spread || h.Current
+		served = served || h.present() && h.Current && h.In && h.Up
+	}
+	for _, h := range d.Hosts {
+		if h.Failed == "" || !h.Balanced || !h.In || h.Busy != "" {
+			continue
+		}
+		switch {
+		case !h.Up && spread && d.othersIn(h.Name) > 0:
+			d.step(Exclude, h.Name+" was given up, and the balancer does not see it well", h.Name)
+		case !h.Current && served && d.halt == "":
+			d.step(Exclude, "others serve the revision, and "+h.Name+" was given up", h.Name)
 		}
 	}
 }

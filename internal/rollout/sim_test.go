@@ -145,7 +145,7 @@ func (w *world) begin(s Step) string {
 		switch {
 		case h.Busy != "":
 			return name + " is busy with " + string(h.Busy)
-		case h.Failed != "" && s.Do != Confirm:
+		case h.Failed != "" && s.Do != Confirm && s.Do != Exclude:
 			return name + " had failed"
 		}
 	}
@@ -176,6 +176,15 @@ func (w *world) begin(s Step) string {
 					return fmt.Sprintf("%d hosts are under way at once", under)
 				}
 			}
+		case Exclude:
+			others := serving
+			if h.Up {
+				others--
+			}
+			if h.Failed == "" || !h.In || others == 0 {
+				return fmt.Sprintf("%s is excluded (in: %v, failed: %q), of %d that serve", name, h.In, h.Failed, serving)
+			}
+			serving = others
 		case Upgrade:
 			switch {
 			case h.Current:
@@ -262,7 +271,7 @@ func (w *world) end(heard bool) {
 			return
 		}
 		w.input.Migrated = true
-	case Drain:
+	case Drain, Exclude:
 		h.In, h.Up, h.Taking, h.Idle = false, false, false, false
 	case Upgrade:
 		if fails {
@@ -325,7 +334,17 @@ func (w *world) again(repaired bool) {
 }
 
 func (w *world) done(fail func(string, ...any) bool) bool {
+	serves := slices.ContainsFunc(w.hosts, func(h Host) bool { return h.present() && h.Current && h.In && h.Up })
+	failed := 0
 	for _, h := range w.hosts {
+		if h.Failed != "" {
+			failed++
+		}
+	}
+	for _, h := range w.hosts {
+		if h.Failed != "" && h.Balanced && h.In && !h.Current && serves && failed <= w.input.MaxFailed {
+			return fail("done, and others serve beside %+v", h)
+		}
 		if h.Failed == "" && (!h.Current || h.Balanced && !h.Away && !h.In) {
 			return fail("done, and %+v", h)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"conductor/internal/atomicfile"
 	"conductor/internal/fault"
+	"conductor/internal/scratch"
 	"conductor/internal/spec"
 )
 
@@ -63,11 +64,12 @@ func (s *Station) writeDefinitions(_ context.Context, c Call) error {
 		}
 		all[id] = text
 	}
-	draft, err := os.MkdirTemp("", "conductor-definitions-")
+	folder, err := scratch.New("", "conductor-definitions-")
 	if err != nil {
 		return fault.New(fault.ErrHost, "", "check definitions: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(draft) }() // it says nothing that is not said elsewhere
+	defer func() { _ = folder.Close() }() // it says nothing that is not said elsewhere
+	draft := folder.Path
 	for id, text := range all {
 		if err := os.WriteFile(filepath.Join(draft, id+".yml"), []byte(text), 0o600); err != nil {
 			return fault.New(fault.ErrHost, "", "check definitions: %w", err)

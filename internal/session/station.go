@@ -112,13 +112,17 @@ func (s *Station) service(ctx context.Context, r remote.Request, seen *fleet.See
 	case err != nil:
 		return err
 	}
-	seen.Definition = digest
+	seen.Definition, seen.Routed = digest, def.Policy.HTTP != nil
 	all, err := s.Services.Status(ctx, r.Service)
 	if err != nil {
 		return err
 	}
 	for _, st := range all {
 		seen.Live, seen.State = st.Revision, st.State
+		seen.Kept = slices.Concat(st.Kept, st.Undone)
+		if st.Candidate != "" {
+			seen.Kept = append(seen.Kept, st.Candidate) // a rollback that was cut off goes on
+		}
 		seen.Sound = st.State == "running" && st.Healthy >= st.Replicas || st.State == "job" && st.Revision != ""
 		for _, i := range st.Instances {
 			seen.InFlight += i.InFlight

@@ -8,6 +8,7 @@ import (
 
 	"conductor/internal/engine"
 	"conductor/internal/fault"
+	"conductor/internal/scratch"
 )
 
 // Archive is an image on its way to hosts. The engine is asked for it once,
@@ -17,7 +18,7 @@ type Archive struct {
 	engine engine.Archives
 	image  engine.Image
 	ref    string
-	dir    string
+	folder *scratch.Folder
 	turn   chan struct{} // who reads; holds one
 	saved  *saved        // nil: not read yet
 }
@@ -34,14 +35,14 @@ func Open(ctx context.Context, e engine.Archives, ref, dir string) (*Archive, er
 	if err := a.question().check(); err != nil {
 		return nil, fmt.Errorf("ship image %s: %w", ref, err)
 	}
-	if a.dir, err = os.MkdirTemp(dir, "conductor-ship-"); err != nil {
+	if a.folder, err = scratch.New(dir, "conductor-ship-"); err != nil {
 		return nil, fault.New(fault.ErrHost, "", "ship image %s: %w", ref, err)
 	}
 	return a, nil
 }
 
 // Close removes the folder. No Send may be under way.
-func (a *Archive) Close() error { return os.RemoveAll(a.dir) }
+func (a *Archive) Close() error { return a.folder.Close() }
 
 // Image is the image, as the sender's engine knows it.
 func (a *Archive) Image() engine.Image { return a.image }
@@ -63,10 +64,10 @@ func (a *Archive) read(ctx context.Context) (*saved, error) {
 	if a.saved != nil {
 		return a.saved, nil
 	}
-	if err := checkSpace(a.dir, a.Need(), "the image's layers"); err != nil {
+	if err := checkSpace(a.folder.Path, a.Need(), "the image's layers"); err != nil {
 		return nil, fmt.Errorf("ship image %s: %w", a.ref, err)
 	}
-	dir, err := os.MkdirTemp(a.dir, "layers-")
+	dir, err := os.MkdirTemp(a.folder.Path, "layers-")
 	if err != nil {
 		return nil, fault.New(fault.ErrHost, "", "ship image %s: %w", a.ref, err)
 	}

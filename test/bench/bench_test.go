@@ -69,6 +69,22 @@ PASS`)
 	}
 }
 
+func TestParseMetrics(t *testing.T) {
+	got := parseMetrics(`goos: linux
+BenchmarkFleet/all-2         	       1	         5.2 deploy-s	         3.9 alone-s
+BenchmarkFleet/all-2         	       1	         5.0 deploy-s	         4.1 alone-s
+--- BENCH: BenchmarkFleet/all-2
+    a line of a log
+PASS
+ok  	conductor/test/fleet	12.3s`)
+	if len(got) != 2 || !slices.Equal(got["deploy-s"], []float64{5.2, 5}) || !slices.Equal(got["alone-s"], []float64{3.9, 4.1}) {
+		t.Errorf("%v", got)
+	}
+	if d := got.times("deploy-s"); d.median() != 5100*time.Millisecond {
+		t.Errorf("%s", d)
+	}
+}
+
 func TestParseWrk(t *testing.T) {
 	const out = `Running 4s test @ http://127.0.0.1:25001/
   Latency Distribution

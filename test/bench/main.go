@@ -45,7 +45,7 @@ func main() {
 	flag.StringVar(&o.prober, "prober", "", "the minimal prober's binary")
 	flag.StringVar(&o.app, "app", "", "the test application's binary")
 	flag.StringVar(&o.doc, "doc", "", "Markdown file whose table is rewritten")
-	flag.StringVar(&o.only, "only", "", "measure only these: start,plan,engine,upgrade,run,proxy,supervise (or of it: supervise.deaths, .hangs, .row, .boot, .idle)")
+	flag.StringVar(&o.only, "only", "", "measure only these: start,plan,engine,upgrade,run,proxy,supervise (or of it: supervise.deaths, .hangs, .row, .boot, .idle),fleet (.all, .handshake, .ship)")
 	flag.BoolVar(&o.quick, "quick", false, "few repetitions: to see that it works")
 	flag.BoolVar(&o.keepTrace, "trace", false, "print the events of the last upgrade, death and boot with their times")
 	flag.Parse()
@@ -78,6 +78,7 @@ func run(ctx context.Context, o options) (err error) {
 		{"run", oneOffs},
 		{"proxy", throughput},
 		{"supervise", supervision},
+		{"fleet", deploys},
 	} {
 		if !o.wants(part.name) {
 			continue

@@ -151,6 +151,9 @@ func TestGoal_Rollback(t *testing.T) {
 	e.Unchanged(before)
 	e.Verb("rollback", "shop", "--revision", "v3").Want(0)
 	wantServes(t, addr, "v3")
+	before = e.Snapshot()
+	e.Verb("rollback", "shop", "--revision", "v3").Want(0) // again: it is there already
+	e.Unchanged(before)
 	e.Upgrade("shop", "v4").Want(0)
 	// v2 was left by a rollback that stands: it is no place to go back to. v1
 	// was left for a release that a rollback had left before.

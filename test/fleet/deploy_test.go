@@ -90,6 +90,15 @@ func deployed(t *testing.T, rate float64) (*Fleet, *load.Running) {
 	return f, l
 }
 
+// repeat is how many times a test does something: few in script/test, many in
+// script/soak.
+func repeat(few, many int) int {
+	if os.Getenv("CONDUCTOR_TEST_SOAK") != "" {
+		return many
+	}
+	return few
+}
+
 // nothingFailed ends the load, of which no request may have failed.
 func nothingFailed(t *testing.T, l *load.Running) load.Result {
 	t.Helper()
@@ -141,16 +150,16 @@ func TestDeploy_DropsNothing(t *testing.T) {
 	revision := "v1"
 	for _, strategy := range []string{"halves", "one-at-a-time"} {
 		f.describe(t, "migrate: [migrate], strategy: "+strategy)
-		for range 3 {
+		for range repeat(3, 20) {
 			revision = map[string]string{"v1": "v2", "v2": "v1"}[revision]
-			r := f.run(t, "deploy", "--id", "shop", "--revision", revision, "--reason", "because").want(0, revision+" on 4 hosts")
+			r := f.run(t, "deploy", "--id", "shop", "--revision", revision, "--reason", "because").want(0, fmt.Sprintf("%s on %d hosts", revision, size))
 			t.Logf("%s to %s: %s", strategy, revision, r.took.Round(time.Millisecond))
 			wantRuns(t, f, all(revision+" UP")...)
 		}
 	}
 	r := nothingFailed(t, l)
 	t.Logf("%s", r)
-	out := f.run(t, "fleet", "history", "--id", "shop").want(0, "because", "web4").stdout
+	out := f.run(t, "fleet", "history", "--id", "shop").want(0, "because", fmt.Sprint("web", size)).stdout
 	if strings.Contains(out, "failed") {
 		t.Error(out)
 	}

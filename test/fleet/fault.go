@@ -15,6 +15,9 @@ import (
 // Heal undoes all that is wrong with the host. A test's end does so too.
 func (h *Host) Heal() {
 	h.t.Helper()
+	if h.bare {
+		h.Whole()
+	}
 	if h.stopped {
 		h.Start()
 	}

@@ -28,6 +28,7 @@ type machine struct {
 	full    bool
 	hung    bool // sshd
 	docker  bool // its engine was stopped
+	bare    bool // another machine is in its place
 	wire    *wire
 }
 

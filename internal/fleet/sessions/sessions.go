@@ -6,6 +6,7 @@ package sessions
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -28,8 +29,9 @@ type Hosts struct {
 	By        string // who asks: "alice@laptop"
 	Reason    string
 	// Ship has a host have the image, from this machine; nil: hosts fetch it
-	// themselves.
-	Ship func(ctx context.Context, host, service, revision string) error
+	// themselves, as they do those of services that Ships is false for.
+	Ship  func(ctx context.Context, host, service, revision string) error
+	Ships func(service string) bool
 
 	token string
 	once  sync.Once
@@ -63,30 +65,10 @@ func (h *Hosts) Look(ctx context.Context, host string, q fleet.Question) (seen f
 }
 
 // Hold takes the lock there and keeps it by a session.
-func (h *Hosts) Hold(ctx context.Context, host, service string, wait bool) (lost <-chan struct{}, release func(), err error) {
+func (h *Hosts) Hold(ctx context.Context, host, service string, wait bool) (lost <-chan error, release func(), err error) {
 	r := h.request(remote.Hold)
 	r.Service, r.Wait, r.Token = service, wait, h.lock()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	first := &line{come: make(chan struct{})}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		err = h.Transport.Do(ctx, h.At[host], r, remote.Streams{Stdout: first})
-	}()
-	release = func() {
-		cancel()
-		<-ended
-	}
-	select {
-	case <-first.come:
-		return ended, release, nil
-	case <-ended:
-		cancel()
-		if err == nil {
-			err = fault.New(fault.ErrHost, "", "%s: the session for its lock ended", host)
-		}
-		return nil, func() {}, err
-	}
+	return h.keep(ctx, host, r)
 }
 
 // line is a writer that waits for the first line.
@@ -104,7 +86,7 @@ func (l *line) Write(b []byte) (int, error) {
 
 // Bring has the host fetch the image, or sends it there.
 func (h *Hosts) Bring(ctx context.Context, host, service, revision string) error {
-	if h.Ship != nil {
+	if h.Ship != nil && h.Ships(service) {
 		return h.Ship(ctx, host, service, revision)
 	}
 	return h.Transport.Do(ctx, h.At[host], h.held(remote.Bring, service, revision), remote.Streams{})
@@ -119,7 +101,7 @@ func (h *Hosts) Test(ctx context.Context, host string, t fleet.Task) error {
 	var out tail
 	err := h.Transport.Do(ctx, h.At[host], r, remote.Streams{Stdout: &out, Stderr: &out})
 	if exit, ok := errors.AsType[*remote.ExitError](err); ok {
-		return fault.New(fault.ErrUnhealthy, "", "the test ended with exit code %d on %s:\n%s", exit.Code, host, out.last())
+		return fault.New(fault.ErrUnhealthy, "conductor runs logs on "+host+" shows all that it said", "the test ended with exit code %d on %s:\n%s", exit.Code, host, out.last())
 	}
 	return err
 }
@@ -164,13 +146,28 @@ func (h *Hosts) Upgrade(ctx context.Context, host string, u fleet.Upgrade, emit 
 		r.Args = append(r.Args, "--skip-before")
 	}
 	events := &events{emit: emit}
-	return h.Transport.Do(ctx, h.At[host], r, remote.Streams{Stdout: events})
+	return events.tell(h.Transport.Do(ctx, h.At[host], r, remote.Streams{Stdout: events}))
 }
 
 // events are the lines of a command's answer.
 type events struct {
-	emit event.Sink
-	part []byte
+	emit   event.Sink
+	part   []byte
+	result remote.Result // the last
+}
+
+// tell puts the command's own account of its failure into the error, in place of
+// all that it said on stderr.
+func (e *events) tell(err error) error {
+	exit, isExit := errors.AsType[*remote.ExitError](err)
+	if !isExit || e.result.Error == "" {
+		return err
+	}
+	exit.Text = e.result.Error
+	if class, ok := errors.AsType[*fault.Error](err); ok {
+		class.Hint = cmp.Or(e.result.Hint, class.Hint)
+	}
+	return err
 }
 
 func (e *events) Write(b []byte) (int, error) {
@@ -182,7 +179,11 @@ func (e *events) Write(b []byte) (int, error) {
 		}
 		e.part = rest
 		var ev event.Event
-		if json.Unmarshal(text, &ev) == nil && ev.Event != "" && ev.Event != "result" {
+		switch {
+		case json.Unmarshal(text, &ev) != nil || ev.Event == "":
+		case ev.Event == "result":
+			_ = json.Unmarshal(text, &e.result) // it is JSON, and may say nothing
+		default:
 			e.emit(ev)
 		}
 	}

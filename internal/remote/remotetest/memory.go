@@ -159,7 +159,7 @@ func pause(ctx context.Context, host remote.Host, d time.Duration) error {
 }
 
 func cutError(host remote.Host, r remote.Request) error {
-	return fault.New(fault.ErrUnreachable, "is the host up?", "%s: %w in the middle of %s: it does not answer", host.Name, remote.ErrCut, r.Do)
+	return fault.New(fault.ErrUnreachable, "is the host up?", "%s: %w in the middle of %s: it does not answer", host.Name, remote.ErrCut, r.What())
 }
 
 // link is one session.

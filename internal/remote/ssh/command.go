@@ -24,14 +24,23 @@ var farCommand = "exec /bin/sh -c '" + strings.Join([]string{
 	`exec sudo -n "$c" session`,
 }, "; ") + "'"
 
+// rootCommand is what a host without a conductor is made to run: root's shell,
+// which reads all that it does from its input.
+var rootCommand = "exec /bin/sh -c '" + strings.Join([]string{
+	`PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
+	`if [ "$(id -u)" = 0 ]; then exec /bin/sh -s; fi`,
+	`command -v sudo >/dev/null || exit 126`,
+	`exec sudo -n /bin/sh -s`,
+}, "; ") + "'"
+
 // sessionArgs are those of a session on the connection at the socket. No
 // configuration is read, and the network is never asked: where the connection
 // is gone ssh would else make one of its own, by its own rules.
-func sessionArgs(command []string, socket, log string) []string {
+func sessionArgs(command []string, socket, log, far string) []string {
 	args := append([]string{}, command[1:]...)
 	return append(args, "-F", "none", "-T", "-S", tokens(socket), "-E", log,
 		"-o", "ControlMaster=no", "-o", "ProxyCommand=exit 1", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
-		"--", "conductor", farCommand)
+		"--", "conductor", far)
 }
 
 // tokens has ssh take a path as it is: "%" begins a token.

@@ -49,7 +49,7 @@ func TestClose_LeavesNothing(t *testing.T) {
 	s := newSSHD(t)
 	tr := s.transport()
 	ended := s.begin(t.Context(), tr, remote.Request{Do: remote.Hold})
-	folder := tr.folder
+	folder := tr.folder.Path
 	if fi, err := os.Stat(folder); err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("folder: %v, %v", fi, err)
 	}
@@ -141,7 +141,7 @@ func TestDo_NothingOfARequestIsInArguments(t *testing.T) {
 	if log := s.read("log"); strings.Contains(log, secret) {
 		t.Error("it is in sshd's log")
 	}
-	logs, _ := filepath.Glob(filepath.Join(tr.folder, "*"))
+	logs, _ := filepath.Glob(filepath.Join(tr.folder.Path, "*"))
 	for _, name := range logs {
 		if b, _ := os.ReadFile(name); bytes.Contains(b, []byte(secret)) {
 			t.Errorf("it is in %s", name)

@@ -155,7 +155,7 @@ func (m *master) why(host remote.Host) error {
 	case errors.Is(m.err, remote.ErrClosed):
 		return fmt.Errorf("%s: %w", host.Name, m.err)
 	case errors.Is(m.err, exec.ErrNotFound), errors.Is(m.err, fs.ErrNotExist):
-		return fault.New(fault.ErrUnreachable, "install it (Debian: openssh-client), or say where it is: ssh_command in fleet.yml",
+		return fault.New(fault.ErrUnreachable, "install it (Debian: openssh-client), or say where it is: ssh: in fleet.yml",
 			"reach %s: there is no %s on this machine", host, m.cmd.Args[0])
 	}
 	said := readLog(m.log)

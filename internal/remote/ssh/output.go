@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"conductor/internal/remote"
 )
@@ -17,6 +19,8 @@ const kept = 8 << 10
 type answer struct {
 	to    io.Writer     // nil: nobody
 	begun chan struct{} // closed: the greeting has come
+
+	passed atomic.Int64 // bytes, those before the greeting included
 
 	mu     sync.Mutex
 	before []byte // the end of it
@@ -39,6 +43,7 @@ func (a *answer) preamble() string {
 }
 
 func (a *answer) Write(p []byte) (int, error) {
+	a.passed.Add(int64(len(p)))
 	rest := p
 	if !a.hasBegun() {
 		a.mu.Lock()
@@ -65,11 +70,19 @@ func (a *answer) Write(p []byte) (int, error) {
 // it. The last one counts: what a container writes may look like one.
 type endings struct {
 	to io.Writer // nil: nobody
+	// lingers fires when nothing has come for a while after an ending.
+	lingers *time.Timer
 
 	held   []byte // what may become an ending
 	last   remote.Ending
 	isOver bool
 	said   []byte // the end of what was passed on
+}
+
+func newEndings(to io.Writer) *endings {
+	e := &endings{to: to, lingers: time.NewTimer(hangUpTimeout)}
+	e.lingers.Stop()
+	return e
 }
 
 func (e *endings) Write(p []byte) (int, error) {
@@ -86,6 +99,7 @@ func (e *endings) Write(p []byte) (int, error) {
 			}
 			if n > 0 {
 				e.last, e.isOver, e.held = ending, true, e.held[n:]
+				e.lingers.Reset(hangUpTimeout)
 				continue
 			}
 			i = 1
@@ -99,6 +113,7 @@ func (e *endings) Write(p []byte) (int, error) {
 }
 
 func (e *endings) pass(p []byte) error {
+	e.lingers.Stop()
 	e.said = append(e.said, p...)
 	e.said = e.said[max(0, len(e.said)-kept):]
 	if e.to == nil {

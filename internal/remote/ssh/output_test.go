@@ -23,7 +23,7 @@ func TestOutput_Pieces(t *testing.T) {
 		all := before + remote.Greeting + said + ending.String()
 		for size := 1; size < 80; size++ {
 			var out bytes.Buffer
-			e := &endings{to: &out}
+			e := newEndings(&out)
 			a := &answer{to: e, begun: make(chan struct{})}
 			for rest := all; rest != ""; {
 				n := min(size, len(rest))
@@ -49,7 +49,7 @@ func TestOutput_Pieces(t *testing.T) {
 // What cannot be an ending any more is passed on at once.
 func TestOutput_HoldsNothingBack(t *testing.T) {
 	var out bytes.Buffer
-	e := &endings{to: &out}
+	e := newEndings(&out)
 	for _, p := range []string{"prompt> ", "\x00x", "\x00conductor and"} {
 		out.Reset()
 		if _, err := e.Write([]byte(p)); err != nil || out.String() != p {
@@ -71,12 +71,12 @@ func TestNotStarted(t *testing.T) {
 		{"sudo wants a terminal", 1, "sudo: sorry, you must have a tty to run sudo\n", "you must have a tty", "NOPASSWD"},
 		{"sudo does not allow it", 1, "Sorry, user deploy is not allowed to execute '/usr/bin/conductor session' as root on web1.\n", "not allowed", "NOPASSWD"},
 		{"no sudo", noSudo, "", "there is no sudo", "as root"},
-		{"no conductor", noConductor, "Welcome\n", "no conductor is installed there", "install its package there"},
+		{"no conductor", noConductor, "Welcome\n", "no conductor is installed there", "conductor host install web-1"},
 		{"a login shell that is none", 1, "This account is currently not available.\n", "did not start .exit code 1.: This account is currently not available", "conductor version"},
 		{"a login shell that says nothing", 0, "", "did not start .exit code 0.", "by hand"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := notStarted(host, test.code, test.far, "")
+			err := notStarted(host, remote.Observe, test.code, test.far, "")
 			if !errors.Is(err, fault.ErrHost) || !regexp.MustCompile(test.says).MatchString(err.Error()) || !regexp.MustCompile(test.hints).MatchString(fault.Hint(err)) {
 				t.Errorf("%v\n→ %s", err, fault.Hint(err))
 			}
@@ -84,11 +84,22 @@ func TestNotStarted(t *testing.T) {
 	}
 }
 
+// Who may not have root's shell is told so, and not of a conductor that there is
+// not.
+func TestNotStarted_Root(t *testing.T) {
+	err := notStarted(remote.Host{Name: "web-1", SSH: "deploy@192.0.2.1"}, remote.Root, 1, "sudo: a password is required\n", "")
+	if !errors.Is(err, fault.ErrHost) || !strings.Contains(err.Error(), "root's shell: sudo: a password is required") || !strings.Contains(fault.Hint(err), "NOPASSWD: ALL") {
+		t.Errorf("%v\n→ %s", err, fault.Hint(err))
+	}
+}
+
 // A login shell of any kind reads the command as one word in single quotes.
 func TestFarCommand_IsPlain(t *testing.T) {
-	inner, ok := strings.CutPrefix(farCommand, "exec /bin/sh -c '")
-	inner, ok2 := strings.CutSuffix(inner, "'")
-	if !ok || !ok2 || strings.ContainsAny(inner, "'!\\\n") {
-		t.Errorf("%s", farCommand)
+	for _, command := range []string{farCommand, rootCommand} {
+		inner, ok := strings.CutPrefix(command, "exec /bin/sh -c '")
+		inner, ok2 := strings.CutSuffix(inner, "'")
+		if !ok || !ok2 || strings.ContainsAny(inner, "'!\\\n") {
+			t.Errorf("%s", command)
+		}
 	}
 }

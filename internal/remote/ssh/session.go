@@ -35,8 +35,9 @@ type exchange struct {
 	transport *Transport
 	master    *master
 	host      remote.Host
+	far       string // what the host is made to run: farCommand or rootCommand
 	request   remote.Request
-	line      []byte // the request, as it is sent
+	line      []byte // what is sent first: the request
 	streams   remote.Streams
 
 	cmd    *exec.Cmd
@@ -87,9 +88,9 @@ func (x *exchange) lost(err error) error {
 // start starts ssh.
 func (x *exchange) start(log string) (stdin io.WriteCloser, err error) {
 	command := x.transport.command
-	x.cmd = exec.Command(command[0], sessionArgs(command, x.master.socket, log)...)
+	x.cmd = exec.Command(command[0], sessionArgs(command, x.master.socket, log, x.far)...)
 	x.cmd.Dir = x.transport.dir
-	x.ending = &endings{to: x.streams.Stderr}
+	x.ending = newEndings(x.streams.Stderr)
 	x.stdout = &answer{to: x.streams.Stdout, begun: make(chan struct{})}
 	x.stderr = &answer{to: x.ending, begun: make(chan struct{})}
 	x.failed = make(chan error, 2)
@@ -162,6 +163,10 @@ func (x *exchange) wait(ctx context.Context) error {
 	greeting := time.NewTimer(greetTimeout)
 	defer greeting.Stop()
 	begun, cancelled, late := x.stdout.begun, ctx.Done(), (<-chan time.Time)(nil)
+	lingers, passed := x.ending.lingers.C, int64(-1)
+	if x.request.Do.Input() == remote.Bytes {
+		lingers = nil // who reads its output may be slow
+	}
 	for {
 		select {
 		case <-x.ended:
@@ -191,6 +196,14 @@ func (x *exchange) wait(ctx context.Context) error {
 			t := time.NewTimer(grace)
 			defer t.Stop()
 			late = t.C
+		case <-lingers:
+			if n := x.stdout.passed.Load(); n != passed { // its answer is still on its way
+				passed = n
+				x.ending.lingers.Reset(hangUpTimeout)
+				continue
+			}
+			x.kill() // it has ended, and something there holds the session open
+			return nil
 		case <-late:
 			x.kill()
 			return fmt.Errorf("%s: told to end, it had not ended after a while, and may go on: %w", x.host.Name, context.Cause(ctx))
@@ -225,7 +238,7 @@ func (x *exchange) judge(log string) error {
 		}
 	}
 	if !x.stdout.hasBegun() {
-		return notStarted(x.host, code, x.stderr.preamble(), said)
+		return notStarted(x.host, x.request.Do, code, x.stderr.preamble(), said)
 	}
 	return &fault.Error{
 		Class: fault.ErrUnreachable, Hint: "what was asked may be half done: see what became of it, then do it again",
@@ -238,6 +251,6 @@ func (x *exchange) cut() error {
 	why := x.master.why(x.host)
 	return &fault.Error{
 		Class: fault.ErrUnreachable, Hint: fault.Hint(why),
-		Err: fmt.Errorf("%s: %w in the middle of %s: %w", x.host.Name, remote.ErrCut, x.request.Do, why),
+		Err: fmt.Errorf("%s: %w in the middle of %s: %w", x.host.Name, remote.ErrCut, x.request.What(), why),
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ import (
 
 	"conductor/internal/fault"
 	"conductor/internal/remote"
+	"conductor/internal/scratch"
 )
 
 // Options are what may be other than the default.
@@ -42,8 +44,8 @@ type Transport struct {
 
 	mu      sync.Mutex
 	closed  bool
-	folder  string // of sockets and logs; "": not made yet
-	count   int    // of what was put into it
+	folder  *scratch.Folder // of sockets and logs; nil: not made yet
+	count   int             // of what was put into it
 	masters map[key]*master
 	open    sync.WaitGroup // sessions and masters
 }
@@ -75,6 +77,24 @@ func (t *Transport) Do(ctx context.Context, host remote.Host, r remote.Request, 
 	if err != nil {
 		return err
 	}
+	return t.session(ctx, host, func() *exchange {
+		return &exchange{far: farCommand, request: r, line: line, streams: s}
+	})
+}
+
+// Root is remote.Bare's.
+func (t *Transport) Root(ctx context.Context, host remote.Host, script io.Reader, s remote.Streams) error {
+	if err := host.Check(); err != nil {
+		return err
+	}
+	s.Stdin = script
+	return t.session(ctx, host, func() *exchange {
+		return &exchange{far: rootCommand, request: remote.Request{Do: remote.Root}, line: []byte(remote.Preamble()), streams: s}
+	})
+}
+
+// session has an exchange on the host's connection.
+func (t *Transport) session(ctx context.Context, host remote.Host, exchange func() *exchange) error {
 	for anew := 0; ; {
 		m, err := t.master(host)
 		if err != nil {
@@ -92,7 +112,8 @@ func (t *Transport) Do(ctx context.Context, host remote.Host, r remote.Request, 
 			anew++
 			continue
 		}
-		x := &exchange{transport: t, master: m, host: host, request: r, line: line, streams: s}
+		x := exchange()
+		x.transport, x.master, x.host = t, m, host
 		err = x.run(ctx)
 		if again := leave(errors.Is(err, errRefused)); !again {
 			return err
@@ -126,25 +147,22 @@ func (t *Transport) master(host remote.Host) (*master, error) {
 const longest = 104 - 18
 
 // makeFolder makes the folder, which nobody else can look into.
-func (t *Transport) makeFolder() error {
-	if t.folder != "" {
+func (t *Transport) makeFolder() (err error) {
+	if t.folder != nil {
 		return nil
 	}
 	parent := os.TempDir()
 	if len(parent) > longest-len("/conductor-1234567890/m12345") {
 		parent = "/tmp"
 	}
-	folder, err := os.MkdirTemp(parent, "conductor-")
-	if err == nil {
-		t.folder, err = filepath.Abs(folder)
-	}
+	t.folder, err = scratch.New(parent, "conductor-")
 	return err
 }
 
 // path is that of a new file in the folder; t.mu is held.
 func (t *Transport) path(name string) string {
 	t.count++
-	return filepath.Join(t.folder, fmt.Sprintf("%s%d", name, t.count))
+	return filepath.Join(t.folder.Path, fmt.Sprintf("%s%d", name, t.count))
 }
 
 // begin makes a session's log, unless the transport was closed.
@@ -168,8 +186,8 @@ func (t *Transport) Close() error {
 		m.stop()
 	}
 	t.open.Wait()
-	if !first || t.folder == "" {
+	if !first || t.folder == nil {
 		return nil
 	}
-	return os.RemoveAll(t.folder)
+	return t.folder.Close()
 }

@@ -75,18 +75,22 @@ func refusedBy(said string) bool {
 
 // notStarted is why the host's conductor did not run: by the exit code of what
 // should have started it, what that said, and what ssh said.
-func notStarted(host remote.Host, code int, far, said string) error {
+func notStarted(host remote.Host, do remote.Do, code int, far, said string) error {
 	user, _, _ := strings.Cut(host.SSH, "@")
 	if user == host.SSH {
 		user = "USER"
 	}
 	switch {
 	case code == noConductor:
-		return fault.New(fault.ErrHost, "install its package there, of the version that you have here", "%s: %w is installed there", host, remote.ErrNoConductor)
+		return fault.New(fault.ErrHost, "conductor host install "+host.Name+" brings it there; or install its package by hand", "%s: %w is installed there", host, remote.ErrNoConductor)
 	case code == noSudo:
 		return fault.New(fault.ErrHost, "log in as root, or install sudo there", "%s: conductor has to be root, and there is no sudo", host)
 	case strings.Contains(far, `no command "session"`):
 		return fault.New(fault.ErrHost, "install the version there that you have here", "%s: its conductor is too old: it knows no sessions: %w", host, remote.ErrNoConductor)
+	case saysSudo(far) && do == remote.Root:
+		return fault.New(fault.ErrHost,
+			fmt.Sprintf("log in as root, or let %s become root for the installation: echo '%s ALL=(root) NOPASSWD: ALL' > /etc/sudoers.d/conductor. Afterwards NOPASSWD: /usr/bin/conductor session is enough", user, user),
+			"%s: sudo refuses to give root's shell%s", host, lastSaid(far))
 	case saysSudo(far):
 		return fault.New(fault.ErrHost,
 			fmt.Sprintf("let it become root without a question: echo '%s ALL=(root) NOPASSWD: /usr/bin/conductor session' > /etc/sudoers.d/conductor", user),
