@@ -60,7 +60,8 @@ func TestHosts_AreUpEachWithItsOwn(t *testing.T) {
 		if got := h.Exec("docker", "info", "-f", "{{.Driver}} {{.Containers}}"); got != "overlay2 0" {
 			t.Errorf("%s: driver and containers %s", h.Name(), got)
 		}
-		eventually(t, 10*time.Second, h.Name()+"'s supervisor says that it has no services", func() bool {
+		// It says so with the beats of its watchdog, each 15 s.
+		eventually(t, 30*time.Second, h.Name()+"'s supervisor says that it has no services", func() bool {
 			return strings.Contains(h.Exec("systemctl", "show", "-P", "StatusText", "conductor-supervise"), "looks after 0 services")
 		})
 	}
