@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	histories = flag.Int("histories", 500, "how many random histories TestSimulation runs")
+	histories = flag.Int("histories", 200, "how many random histories TestSimulation runs")
 	simSeed   = flag.Uint64("seed", 0, "the one history to run, with all its steps printed; 0: many")
 	simFrom   = flag.Uint64("from", 1, "the first seed of many")
 )
