@@ -114,7 +114,8 @@ A service is a file, services/<id>.yml. A first look:
   conductor validate                                  are the definitions right?
   conductor doctor                                    is the host ready?
   conductor service upgrade --id shop --revision v2   run revision v2 of shop
-  conductor service status                            what runs, and how it is`,
+  conductor service status                            what runs, and how it is
+  conductor deploy --id shop --revision v2            the same on all hosts of fleet.yml`,
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.configFile, "config", "", "configuration `FILE` (default $CONDUCTOR_CONFIG, then "+defaultConfig+")")

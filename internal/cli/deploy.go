@@ -46,7 +46,7 @@ Running it again is safe: it goes on from what the hosts say.`,
 		},
 	}
 	f.add(a, cmd, "the `REV` to run: a tag of the image, a commit")
-	cmd.Flags().StringVar(&f.onFailure, "on-failure", "stop", "what becomes of the hosts that were upgraded: `stop` leaves them, rollback takes them back")
+	cmd.Flags().StringVar(&f.onFailure, "on-failure", "stop", "what becomes of the hosts that were upgraded, `stop|rollback`: they stay, or go back")
 	return cmd
 }
 
@@ -140,6 +140,9 @@ func (a *app) deployTo(ctx context.Context, f deployFlags, rollback bool) error 
 	a.outcomes = outcome
 	w.close()
 	a.sayHosts(outcome)
+	if err != nil {
+		a.sayLeftOut(outcome)
+	}
 	changed := 0
 	for _, h := range outcome.Hosts {
 		if h.Changed {
@@ -251,6 +254,19 @@ func (a *app) sayHosts(o fleet.Outcome) {
 			display.Cell{Text: balancerWord(h.Balanced, h.In)}, display.Cell{Text: strings.TrimPrefix(firstLine(h.Failure), h.Host+": "), Style: style})
 	}
 	_ = t.Write(a.answerTo) // what was done stands
+}
+
+// sayLeftOut says how hosts that the deploy has left out come in again.
+func (a *app) sayLeftOut(o fleet.Outcome) {
+	var out []string
+	for _, h := range o.Hosts {
+		if h.Balanced && !h.In && !h.Away {
+			out = append(out, h.Host)
+		}
+	}
+	if len(out) > 0 {
+		a.say(fmt.Sprintf("%s: out of the balancer until a deploy ends well there; by hand: conductor fleet admit %s", strings.Join(out, ", "), strings.Join(out, " ")))
+	}
 }
 
 // planDeploy prints the steps of a deploy in which all goes well.

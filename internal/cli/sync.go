@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/rogpeppe/go-internal/diff"
@@ -30,7 +31,7 @@ type synced struct {
 	Error    string   `json:"error,omitempty"`
 
 	texts map[string]string // what they shall be
-	diff  string
+	were  map[string]string // what they are
 	err   error
 }
 
@@ -130,18 +131,16 @@ func (a *app) compare(ctx context.Context, p *FleetParts, f spec.Fleet, hosts []
 	var asking sync.WaitGroup
 	for _, s := range all {
 		asking.Go(func() {
-			var theirs map[string]string
-			if s.err = remote.Ask(ctx, p.Transport, p.At[s.Host], a.fleetRequest(remote.Definitions), &theirs); s.err != nil {
+			if s.err = remote.Ask(ctx, p.Transport, p.At[s.Host], a.fleetRequest(remote.Definitions), &s.were); s.err != nil {
 				s.Error = s.err.Error()
 				return
 			}
 			for _, id := range slices.Sorted(maps.Keys(s.texts)) {
-				if theirs[id] == s.texts[id] {
+				if s.were[id] == s.texts[id] {
 					delete(s.texts, id)
 					continue
 				}
 				s.Services = append(s.Services, id)
-				s.diff += string(diff.Diff(s.Host+": "+id+".yml", []byte(theirs[id]), "here: "+id+".yml", []byte(s.texts[id])))
 			}
 		})
 	}
@@ -151,7 +150,7 @@ func (a *app) compare(ctx context.Context, p *FleetParts, f spec.Fleet, hosts []
 
 // bringInStep shows what differs, and sends it.
 func (a *app) bringInStep(ctx context.Context, p *FleetParts, all []*synced, plan bool) error {
-	quiet := a.json() || a.output.mode == display.Quiet
+	a.sayDifferences(all)
 	if !plan {
 		var sending sync.WaitGroup
 		for _, s := range all {
@@ -164,9 +163,6 @@ func (a *app) bringInStep(ctx context.Context, p *FleetParts, all []*synced, pla
 	}
 	var errs []error
 	for _, s := range all {
-		if !quiet && s.diff != "" {
-			a.say(display.Clean(s.diff))
-		}
 		switch {
 		case s.err != nil:
 			errs = append(errs, s.err)
@@ -184,6 +180,27 @@ func (a *app) bringInStep(ctx context.Context, p *FleetParts, all []*synced, pla
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sayDifferences shows each difference once, with the hosts that have it.
+func (a *app) sayDifferences(all []*synced) {
+	type difference struct{ id, was string }
+	hosts := map[difference][]string{}
+	var order []difference
+	texts := map[string]string{}
+	for _, s := range all {
+		for _, id := range s.Services {
+			d := difference{id, s.were[id]}
+			if hosts[d] == nil {
+				order = append(order, d)
+			}
+			hosts[d], texts[id] = append(hosts[d], s.Host), s.texts[id]
+		}
+	}
+	for _, d := range order {
+		file := d.id + ".yml"
+		a.say(display.Clean(string(diff.Diff(strings.Join(hosts[d], ", ")+": "+file, []byte(d.was), "here: "+file, []byte(texts[d.id])))))
+	}
 }
 
 // send makes the host's definitions what they shall be.

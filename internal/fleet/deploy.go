@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -161,6 +162,7 @@ func (l *loop) preflight(ctx context.Context) error {
 			l.giveUp(h, errs[n], "before the deploy")
 		}
 	}
+	l.versions()
 	if err := errors.Join(l.inStep(), l.kept(), balancerErr, l.balanced()); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
@@ -168,6 +170,20 @@ func (l *loop) preflight(ctx context.Context) error {
 		return errors.Join(errs...)
 	}
 	return nil // with max_failed it goes on without some, and does not end well
+}
+
+// versions warns of conductors that are of another version than this one, once
+// for each version.
+func (l *loop) versions() {
+	at := map[string][]string{}
+	for _, h := range l.hosts {
+		if v := h.seen.Version; v != "" && v != l.Version {
+			at[v] = append(at[v], h.name)
+		}
+	}
+	for _, v := range slices.Sorted(maps.Keys(at)) {
+		l.say(event.Warning, "", fmt.Sprintf("conductor is %s on %s, and %s here", v, strings.Join(at[v], ", "), l.Version), "")
+	}
 }
 
 // balanced: the balancer knows all hosts of a service that takes requests, or
@@ -193,9 +209,6 @@ func (l *loop) balanced() error {
 
 // fit says why a host cannot take part.
 func (l *loop) fit(h *host, s Seen, asked time.Time) error {
-	if s.Version != l.Version {
-		l.say(event.Warning, h.name, fmt.Sprintf("it has conductor %s, and this is %s", s.Version, l.Version), "")
-	}
 	// Its clock was read between the question and the answer.
 	if skew := max(asked.Sub(s.Time), time.Until(s.Time)); skew > maxSkew {
 		l.say(event.Warning, h.name, fmt.Sprintf("its clock is off by %s", skew.Round(time.Second)), "")
@@ -253,7 +266,7 @@ func (l *loop) outcome() Outcome {
 	o := Outcome{Service: l.d.Service, Revision: l.d.Revision, Took: time.Since(l.began)}
 	for _, h := range l.hosts {
 		s, balanced := l.at[h.name]
-		out := HostOutcome{Host: h.name, Revision: h.seen.Live, Balanced: balanced, In: s.In, Changed: h.changed, Err: h.err}
+		out := HostOutcome{Host: h.name, Revision: h.seen.Live, Balanced: balanced, In: s.In, Away: s.Away, Changed: h.changed, Err: h.err}
 		if h.err != nil {
 			out.Failure, out.Hint = h.err.Error(), fault.Hint(h.err)
 		}

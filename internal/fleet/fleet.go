@@ -160,6 +160,7 @@ type HostOutcome struct {
 	Revision string `json:"revision"`          // that it runs now; "?": it is not known
 	Balanced bool   `json:"balanced"`          // the balancer knows it
 	In       bool   `json:"in"`                // and sends it requests
+	Away     bool   `json:"away,omitempty"`    // a person took it out
 	Changed  bool   `json:"changed"`           // by this deploy
 	Failure  string `json:"failure,omitempty"` // why it does not run what it should
 	Hint     string `json:"hint,omitempty"`    // what to do about that

@@ -44,7 +44,7 @@ func TestDeploy_VersionsThatDiffer(t *testing.T) {
 	wantRuns(t, f, all("v1 UP")...)
 	// As one does that is older, and speaks this one.
 	put(`/usr/bin/conductor "$@" | sed -u 's/"version":"[^"]*"/"version":"0.0.1"/'`)
-	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0, "it has conductor 0.0.1")
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0, "conductor is 0.0.1")
 	wantRuns(t, f, all("v2 UP")...)
 	// Neither is there.
 	put(`echo "conductor: no command \"session\"" >&2; exit 2`)

@@ -168,6 +168,7 @@ func TestDeploy_DropsNothing(t *testing.T) {
 	}
 	f.run(t, "fleet", "status").want(0, "web1", "running")
 	f.run(t, "deploy", "--id", "shop", "--revision", revision).want(0, "nothing to do")
+	f.run(t, "fleet", "rollback", "--id", "shop", "--revision", "v77").want(2, "web1 has kept no release of v77", "it has kept v")
 }
 
 // Where the test fails no host is touched; where the migration fails the old
@@ -199,7 +200,7 @@ func TestDeploy_UnhealthyRelease(t *testing.T) {
 	f.Image("bad", "STATUS=500")
 	f.Each(func(h *Host) { h.Load(f.Repo() + ":bad") })
 	f.describe(t, "strategy: one-at-a-time")
-	f.run(t, "deploy", "--id", "shop", "--revision", "bad").want(5, "web1", "500")
+	f.run(t, "deploy", "--id", "shop", "--revision", "bad").want(5, "web1", "500", "conductor fleet admit web1")
 	got := f.runs(t)
 	if !strings.HasPrefix(got[0], "v1 ") || !strings.Contains(got[0], "DRAIN") || got[1] != "v1 UP" {
 		t.Errorf("the hosts run %q", got)
@@ -363,6 +364,9 @@ func TestSync_BringsDefinitionsInStep(t *testing.T) {
 	// What is not valid goes nowhere, and nothing of it is changed.
 	must(t, os.WriteFile(file, []byte(string(was)+"nonsense: 1\n"), 0o644))
 	f.run(t, "sync").want(3, "nonsense")
+	// What was edited here, and not sent.
+	must(t, os.WriteFile(file, []byte(strings.Replace(string(was), "replicas: 2", "replicas: 1", 1)), 0o644))
+	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(3, "not the one that is here", "conductor sync")
 	must(t, os.WriteFile(file, was, 0o644))
 	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(0)
 	wantRuns(t, f, all("v2 UP")...)
