@@ -148,13 +148,21 @@ func (h *HAProxy) waitForWorker(loaded int) {
 // master is the socket of the master, which is not the one of the runtime API.
 func (h *HAProxy) master() string { return filepath.Join(h.dir, "master.sock") }
 
-// Kill kills all its processes at once, if any run. Its socket stays.
+// Kill kills all its processes at once, if any run, and returns when nobody
+// listens any more. Its socket stays.
 func (h *HAProxy) Kill() {
 	if h.cmd == nil {
 		return
 	}
 	_ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL)
-	_ = h.cmd.Wait() // it was killed
+	_ = h.cmd.Wait() // it was killed; its workers are not ours to wait for
+	Wait(h.t, "nobody listens at "+h.Socket(), func() bool {
+		c, err := net.Dial("unix", h.Socket())
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
 	h.log.Close()
 	h.cmd = nil
 }
