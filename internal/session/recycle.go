@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -86,14 +85,7 @@ func (r *Recycler) holdAll(ctx context.Context, c Call) error {
 		}
 		defer release()
 	}
-	if _, err := c.Stdout.Write(remote.Held); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	if cause := context.Cause(ctx); !errors.Is(cause, remote.ErrGone) {
-		return cause
-	}
-	return nil
+	return keep(ctx, c)
 }
 
 // refresh answers with events.

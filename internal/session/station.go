@@ -161,6 +161,11 @@ func (s *Station) hold(ctx context.Context, c Call) error {
 		return err
 	}
 	defer release()
+	return keep(ctx, c)
+}
+
+// keep says that the locks are held, and returns when the near end is gone.
+func keep(ctx context.Context, c Call) error {
 	if _, err := c.Stdout.Write(remote.Held); err != nil {
 		return err
 	}
