@@ -85,7 +85,7 @@ func deployed(t *testing.T, rate float64) (*Fleet, *load.Running) {
 	for _, h := range f.Hosts() {
 		eventually(t, 15*time.Second, h.Name()+" is up at the balancer", func() bool { return f.LB.Server(h.Name())["status"] == "UP" })
 	}
-	l := load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Rate: rate, RevisionHeader: "X-Revision"})
+	l := load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Duration: time.Hour, Rate: rate, RevisionHeader: "X-Revision"})
 	eventually(t, 10*time.Second, "the load gets answers", func() bool { return l.Good() > 50 })
 	return f, l
 }
@@ -221,7 +221,7 @@ func TestDeploy_HostCutOff(t *testing.T) {
 	eventually(t, 20*time.Second, "the balancer sees that web2 is gone", func() bool { return f.LB.Server("web2")["status"] == "DOWN" })
 	t.Logf("seen after %s", time.Since(began).Round(time.Millisecond))
 	cut := l.Stop() // what was on its way there
-	l = load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Rate: 500, RevisionHeader: "X-Revision"})
+	l = load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Duration: time.Hour, Rate: 500, RevisionHeader: "X-Revision"})
 	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(8, "web2")
 	for _, name := range []string{"web1", "web3", "web4"} {
 		if s := f.LB.Server(name)["status"]; s != "UP" {

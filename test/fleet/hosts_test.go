@@ -131,7 +131,7 @@ func TestBalancer_Socket(t *testing.T) {
 func TestService_DeployedByHandAnswersThroughTheBalancer(t *testing.T) {
 	f := Up(t, size)
 	deploy(t, f, "v1")
-	l := load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Rate: 200, RevisionHeader: "X-Revision"})
+	l := load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Duration: time.Hour, Rate: 200, RevisionHeader: "X-Revision"})
 	eventually(t, 10*time.Second, "the load gets answers", func() bool { return l.Good() > 20 })
 	deploy(t, f, "v2")
 	r := l.Stop()

@@ -22,7 +22,7 @@ func TestHostInstall_FromZero(t *testing.T) {
 	web4 := f.Host("web4")
 	web4.Bare()
 	eventually(t, 20*time.Second, "the balancer sees that web4 is gone", func() bool { return f.LB.Server("web4")["status"] == "DOWN" })
-	l = load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Rate: 500, RevisionHeader: "X-Revision"})
+	l = load.Start(t.Context(), load.Config{Addr: f.LB.Addr(), Host: "shop.test", Duration: time.Hour, Rate: 500, RevisionHeader: "X-Revision"})
 
 	f.run(t, "deploy", "--id", "shop", "--revision", "v2").want(9, "web4", "conductor host install web4")
 	plan := f.run(t, "host", "install", "web4", "--plan").want(0, "docker.io", "nginx", "Debian GNU/Linux 12", "definitions", "shop to v1", "admit")
