@@ -44,6 +44,7 @@ type oneOff struct {
 func (h *Host) run(ctx context.Context, r RunRequest, release goal.Release) (res RunResult, err error) {
 	o := &oneOff{Host: h, RunRequest: r, release: release, name: h.runName(r.Service, release)}
 	res.Name = o.name
+	defer func() { res.Notes = o.notes }() // those of clear among them
 	if err := o.create(ctx); err != nil {
 		return res, err
 	}
@@ -58,7 +59,6 @@ func (h *Host) run(ctx context.Context, r RunRequest, release goal.Release) (res
 	}
 	h.Runs.BeginRun(o.record)
 	res.Code, err = o.attend(ctx)
-	res.Notes = o.notes
 	o.record.Ended, o.record.Code, o.record.Memory = time.Now(), res.Code, o.peak.Load()
 	o.record.Outcome = "ok"
 	if res.Code != 0 {

@@ -73,6 +73,9 @@ type Runs interface {
 	// wait, one that is taken is fault.ErrLocked.
 	LockRun(ctx context.Context, name string, wait bool, h state.Holder) (release func(), err error)
 	RunLog(run string) (io.WriteCloser, error)
+	// CompleteRunLog has write give the log anew, which replaces what there is
+	// of it only if that is no loss.
+	CompleteRunLog(run string, write func(io.Writer) error) error
 	BeginRun(r state.Run)
 	EndRun(r state.Run)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -90,10 +91,10 @@ func (h *Host) sweepRun(ctx context.Context, c engine.Container) error {
 	if err != nil {
 		return ignore(err, engine.ErrNotFound)
 	}
-	if log, err := h.Runs.RunLog(c.Name); err == nil { // whole: its conductor heard a part
-		_ = h.Engine.Logs(ctx, c.ID, engine.LogOptions{}, log, log)
-		_ = log.Close()
-	}
+	// Its conductor heard a part. Without a whole one, that part is what is kept.
+	_ = h.Runs.CompleteRunLog(c.Name, func(log io.Writer) error {
+		return h.Engine.Logs(ctx, c.ID, engine.LogOptions{}, log, log)
+	})
 	if err := h.Secrets.Clear(c.Name); err != nil {
 		return err
 	}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +121,65 @@ func TestRunLog_KeepsTheEnd(t *testing.T) {
 	}
 	if err := d.ReadRunLog("shop.v1.1a2b-run-2", &b); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no log: %v", err)
+	}
+}
+
+// What is kept of a log is replaced by no less, and by nothing that failed.
+func TestCompleteRunLog(t *testing.T) {
+	long := strings.Repeat("0123456789abcdef", maxRunLog/8) // two files, the first one full
+	failed := errors.New("failed")
+	for name, test := range map[string]struct {
+		heard, whole string
+		err          error
+		want         string
+	}{
+		"more":              {heard: "begun\n", whole: "begun\nmore\n", want: "begun\nmore\n"},
+		"nothing":           {heard: "begun\n", want: "begun\n"},
+		"less":              {heard: "begun\nmore\n", whole: "more\n", want: "begun\nmore\n"},
+		"nothing was heard": {whole: "begun\n", want: "begun\n"},
+		"fails":             {heard: "begun\n", whole: "begun\nmo", err: failed, want: "begun\n"},
+		"a long one":        {heard: "begun\n", whole: long, want: long},
+		"less than a long":  {heard: long, whole: "begun\n", want: long},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := Open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			const block = 1 << 16
+			write := func(to io.Writer, text string) {
+				for b := range slices.Chunk([]byte(text), block) {
+					if _, err := to.Write(b); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if test.heard != "" {
+				w, err := d.RunLog("run-1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				write(w, test.heard)
+				w.Close()
+			}
+			err = d.CompleteRunLog("run-1", func(w io.Writer) error {
+				write(w, test.whole)
+				return test.err
+			})
+			if !errors.Is(err, test.err) {
+				t.Error(err)
+			}
+			var b bytes.Buffer
+			if err := d.ReadRunLog("run-1", &b); err != nil {
+				t.Fatal(err)
+			}
+			if b.String() != test.want {
+				t.Errorf("%d bytes, want %d", b.Len(), len(test.want))
+			}
+			if left, _ := filepath.Glob(filepath.Join(d.runDir(), "*whole*")); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
 	}
 }
 

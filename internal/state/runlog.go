@@ -38,6 +38,36 @@ func (d *Dir) RunLog(run string) (io.WriteCloser, error) {
 	return l, nil
 }
 
+// CompleteRunLog puts what write gives in the place of the run's log, unless
+// write fails or gives less than there is: the engine too forgets what a
+// container said, and then what was heard of it is all that is left.
+func (d *Dir) CompleteRunLog(run string, write func(io.Writer) error) error {
+	w, err := d.RunLog(run + ".whole")
+	if err != nil {
+		return err
+	}
+	whole, kept := w.(*runLog).path, filepath.Join(d.runDir(), filepath.Base(run)+".log")
+	err = errors.Join(write(w), w.Close())
+	if err != nil || runLogSize(whole) < runLogSize(kept) {
+		_ = os.Remove(whole)
+		_ = os.Remove(whole + ".1")
+		return err
+	}
+	_ = os.Remove(kept + ".1")
+	_ = os.Rename(whole+".1", kept+".1") // there is one only of a long log
+	return os.Rename(whole, kept)
+}
+
+// runLogSize is how many bytes there are of a log.
+func runLogSize(path string) (n int64) {
+	for _, p := range []string{path, path + ".1"} {
+		if i, err := os.Stat(p); err == nil {
+			n += i.Size()
+		}
+	}
+	return n
+}
+
 // ReadRunLog writes the log of a run that has ended, or as much as there is.
 // fs.ErrNotExist: there is none, or no more.
 func (d *Dir) ReadRunLog(run string, to io.Writer) error {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -158,6 +160,29 @@ func TestRun_OfAKilledConductorIsSweptUp(t *testing.T) {
 		t.Fatalf("the history: %+v", rs)
 	}
 	e.Conductor("runs", "logs", rs[1].Name).Want(0, "begun", "more")
+}
+
+// What a killed conductor had heard is kept where the engine knows less of it:
+// engines too turn logs over, and lose them.
+func TestRun_SweptUpWhenTheEngineHasLostItsLog(t *testing.T) {
+	t.Parallel()
+	e := New(t)
+	e.shellService("shop", nil, "v1")
+	p := e.start(run("shop", "v1", "sh", "-c", "echo begun; sleep 1000"))
+	p.says(t, "begun")
+	p.Signal(syscall.SIGKILL)
+	p.Wait()
+	var engine struct{ DockerRootDir string }
+	must(t, e.Engine.Do(e.ctx(), "GET", "/info", nil, nil, &engine))
+	log := filepath.Join(engine.DockerRootDir, "containers", e.liveRuns("shop")[0].ID, "local-logs/container.log")
+	eventually(t, 10*time.Second, "the engine has written its log", func() bool {
+		i, err := os.Stat(log)
+		return err == nil && i.Size() > 0
+	})
+	must(t, os.Truncate(log, 0))
+	rs := e.runsList("shop")
+	e.wantNoRuns("shop")
+	e.Conductor("runs", "logs", rs[0].Name).Want(0, "begun")
 }
 
 type runRecord struct {
