@@ -122,21 +122,22 @@ func (a *app) deployTo(ctx context.Context, f deployFlags, rollback bool) error 
 	if deploy.Confirm, err = a.confirm(s.Strategy, f, w); err != nil {
 		return err
 	}
-	targets := file.TargetsOf(s.ID)
-	if rollback {
-		targets = nil
+	var targets []spec.FleetTarget
+	if !rollback {
+		targets = file.TargetsOf(s.ID)
+		deploy.Targets = func(ctx context.Context) ([]fleet.HostOutcome, error) {
+			return runTargets(ctx, p, targets, deploy, w)
+		}
 	}
-	if w != nil {
+	switch {
+	case w != nil:
 		w.how, p.Fleet.Watch = strategyWords(s.Strategy), w.progress
 		w.plan(targets)
+	case !a.json():
+		p.Fleet.Watch = stages(d)
 	}
 	defer context.AfterFunc(ctx, func() { a.interrupted(ctx) })()
 	outcome, err := p.Fleet.Deploy(ctx, deploy)
-	if err == nil {
-		var outcomes []fleet.HostOutcome
-		outcomes, err = runTargets(ctx, p, targets, deploy, w)
-		outcome.Hosts = append(outcome.Hosts, outcomes...)
-	}
 	a.outcomes = outcome
 	w.close()
 	a.sayHosts(outcome)
@@ -236,7 +237,14 @@ func (a *app) sayHosts(o fleet.Outcome) {
 	t := &display.Table{Paint: display.Painter(a.color()), Width: a.width(), Columns: []display.Column{
 		{}, {Title: "HOST"}, {Title: "RUNS"}, {Title: "BALANCER"}, {Rank: 1, Cut: true},
 	}}
+	told := map[string]string{} // which host has a failure that is told already
 	for _, h := range o.Hosts {
+		failure := strings.TrimPrefix(firstLine(h.Failure), h.Host+": ")
+		if other := told[failure]; failure != "" && other != "" {
+			failure = "as " + other
+		} else {
+			told[failure] = h.Host
+		}
 		revision, mark, style := h.Revision, display.Waits, display.None
 		if revision == "" {
 			revision = "nothing"
@@ -251,7 +259,7 @@ func (a *app) sayHosts(o fleet.Outcome) {
 			mark = ""
 		}
 		t.Row(display.Cell{Text: string(mark), Style: mark.Style()}, display.Cell{Text: h.Host}, display.Cell{Text: revision, Style: style},
-			display.Cell{Text: balancerWord(h.Balanced, h.In)}, display.Cell{Text: strings.TrimPrefix(firstLine(h.Failure), h.Host+": "), Style: style})
+			display.Cell{Text: balancerWord(h.Balanced, h.In)}, display.Cell{Text: failure, Style: style})
 	}
 	_ = t.Write(a.answerTo) // what was done stands
 }

@@ -10,7 +10,9 @@ import (
 	"golang.org/x/term"
 
 	"conductor/internal/display"
+	"conductor/internal/event"
 	"conductor/internal/fleet"
+	"conductor/internal/rollout"
 	"conductor/internal/spec"
 )
 
@@ -121,6 +123,32 @@ func (w *watch) target(n int, revision string, running bool, err error) {
 
 func (w *watch) show() {
 	w.board.Show(display.Picture{Head: w.hosts.Head, Rows: slices.Concat(w.hosts.Rows, w.targets)})
+}
+
+// stages tells in lines how far a deploy is, where no board shows it: what
+// comes before the first host changes takes minutes where images travel.
+func stages(d display.Display) func(fleet.Progress) {
+	var mu sync.Mutex
+	told := ""
+	return func(p fleet.Progress) {
+		text := p.Stage
+		var bringing []string
+		for _, h := range p.Hosts {
+			if h.Doing == string(rollout.Image) {
+				bringing = append(bringing, h.Host)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if p.Stage == told {
+			return
+		}
+		told = p.Stage
+		if len(bringing) > 0 {
+			text += " to " + strings.Join(bringing, ", ")
+		}
+		d.Event(event.Event{Time: time.Now(), Event: event.Note, Detail: text})
+	}
 }
 
 // strategyWords are a strategy as people say it.

@@ -40,6 +40,7 @@ deploy starts on hosts over ssh; it is not for people.`,
 			if err == nil && p.FleetState != nil {
 				station := a.station(p, setup)
 				maps.Copy(s.Do, station.Handlers())
+				s.Do[remote.Command] = station.Looking(a.command)
 				maps.Copy(s.Do, recycler(p, station).Handlers())
 				s.Holds = station.Holds
 			}

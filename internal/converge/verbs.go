@@ -366,7 +366,11 @@ func (h *Host) describe(out *Outcome, l *loop, was goal.Goal) {
 		out.Note = fmt.Sprintf("nobody served for %.1f s", l.outage.total.Seconds())
 	}
 	if r := was.Current; l.failure != nil && r != nil && was.Running && l.goal.Candidate == nil {
-		out.Note = join(without(out.Note, r.Revision+" serves on"))
+		serves := r.Revision + " serves on"
+		if errors.Is(l.failure, engine.ErrUnreachable) { // which may have taken it along
+			serves = r.Revision + " stays its release; whether it serves is not known"
+		}
+		out.Note = join(without(out.Note, serves))
 	}
 	if !out.Changed && out.Note == "" && l.failure == nil {
 		out.Note = "nothing to do"

@@ -28,17 +28,50 @@ func (l *loop) begin(ctx context.Context, s rollout.Step) {
 		}
 	}
 	at := l.at
-	go func() { l.done <- result{s, l.do(ctx, s, at)} }()
+	go func() { l.done <- l.do(ctx, s, at) }()
 }
 
 // do does a step. What changes a host or the balancer is not cut off by the end
 // of ctx: half of it would help nobody.
-func (l *loop) do(ctx context.Context, s rollout.Step, at map[string]balancer.Server) error {
+func (l *loop) do(ctx context.Context, s rollout.Step, at map[string]balancer.Server) result {
+	r, first := result{step: s}, s.Hosts[0]
+	switch s.Do {
+	case rollout.Image:
+		r.said, r.err = l.Hosts.Bring(ctx, first, l.d.Service, l.d.Revision)
+	case rollout.Upgrade:
+		r.seen, r.err = l.upgrade(ctx, first, at)
+	default:
+		r.err = l.act(ctx, s)
+	}
+	return r
+}
+
+// upgrade has the host upgrade. Where it serves meanwhile, that is all that is
+// done to it, so that both hooks are run.
+func (l *loop) upgrade(ctx context.Context, host string, at map[string]balancer.Server) (*Seen, error) {
+	_, balanced := at[host]
+	inPlace := !balanced || at[host].In
+	if inPlace {
+		if err := l.hook(ctx, BeforeHost, host, nil); err != nil {
+			return nil, err
+		}
+	}
+	u := Upgrade{Service: l.d.Service, Revision: l.d.Revision, Back: l.d.Rollback, SkipBefore: len(l.d.Migrate) > 0}
+	seen, err := l.Hosts.Upgrade(context.WithoutCancel(ctx), host, u, func(e event.Event) {
+		e.Host = host
+		l.Emit(e)
+	})
+	if err != nil || !inPlace {
+		return seen, err
+	}
+	return seen, l.hook(ctx, AfterHost, host, nil)
+}
+
+// act does the other steps.
+func (l *loop) act(ctx context.Context, s rollout.Step) error {
 	first := s.Hosts[0]
 	whole := context.WithoutCancel(ctx)
 	switch s.Do {
-	case rollout.Image:
-		return l.Hosts.Bring(ctx, first, l.d.Service, l.d.Revision)
 	case rollout.Test:
 		if err := l.Hosts.Test(ctx, first, l.task(l.d.Test, l.d.TestTimeout)); err != nil {
 			return err
@@ -54,23 +87,6 @@ func (l *loop) do(ctx context.Context, s rollout.Step, at map[string]balancer.Se
 			return err
 		}
 		return l.Balancer.Set(whole, balancer.Change{Drain: s.Hosts})
-	case rollout.Upgrade:
-		_, balanced := at[first]
-		inPlace := !balanced || at[first].In
-		if inPlace {
-			if err := l.hook(ctx, BeforeHost, first, nil); err != nil {
-				return err
-			}
-		}
-		u := Upgrade{Service: l.d.Service, Revision: l.d.Revision, Back: l.d.Rollback, SkipBefore: len(l.d.Migrate) > 0}
-		err := l.Hosts.Upgrade(whole, first, u, func(e event.Event) {
-			e.Host = first
-			l.Emit(e)
-		})
-		if err != nil || !inPlace {
-			return err
-		}
-		return l.hook(ctx, AfterHost, first, nil)
 	case rollout.Exclude:
 		return l.Balancer.Set(whole, balancer.Change{Drain: s.Hosts})
 	case rollout.Verify:
@@ -171,7 +187,8 @@ func (l *loop) end(r result) {
 	l.running--
 	for _, name := range slices.Concat(r.step.Hosts, r.step.Out) {
 		h := l.host(name)
-		h.busy, h.stale = "", true
+		h.busy = ""
+		h.sees(r.seen)
 		if h.lost != nil {
 			defer l.giveUp(h, h.lost, "")
 		}
@@ -184,7 +201,7 @@ func (l *loop) end(r result) {
 	cause := r.step.Cause
 	switch r.step.Do {
 	case rollout.Image:
-		l.say(event.Shipped, h.name, "", cause)
+		l.say(event.Shipped, h.name, r.said, cause)
 	case rollout.Test:
 		l.input.Tested = true
 		l.say(event.Tested, h.name, strings.Join(l.d.Test, " "), cause)

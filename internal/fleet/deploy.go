@@ -28,9 +28,6 @@ func (f *Fleet) Deploy(ctx context.Context, d Deploy) (Outcome, error) {
 	if err != nil {
 		return l.outcome(), err
 	}
-	for _, h := range l.hosts {
-		h.stale = true // it may have been waited for
-	}
 	if err := l.hook(ctx, BeforeDeploy, "", nil); err != nil {
 		return l.outcome(), err
 	}
@@ -38,6 +35,10 @@ func (f *Fleet) Deploy(ctx context.Context, d Deploy) (Outcome, error) {
 	err = l.run(ctx)
 	if err != nil && d.Back {
 		l = l.back(ctx, from)
+	}
+	var targets []HostOutcome
+	if err == nil && d.Targets != nil {
+		targets, err = d.Targets(ctx)
 	}
 	after := AfterDeploy
 	if err != nil {
@@ -50,7 +51,9 @@ func (f *Fleet) Deploy(ctx context.Context, d Deploy) (Outcome, error) {
 		}
 	}
 	l.lookAgain(context.WithoutCancel(ctx))
-	return l.outcome(), err
+	o := l.outcome()
+	o.Hosts = append(o.Hosts, targets...)
+	return o, err
 }
 
 // lookAgain looks at hosts that were given up and still answer: they may not run

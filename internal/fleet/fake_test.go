@@ -111,16 +111,24 @@ func (f *inMemory) call(ctx context.Context, verb, host string, takes time.Durat
 
 func (f *inMemory) Look(ctx context.Context, host string, q Question) (s Seen, err error) {
 	err = f.call(ctx, "look", host, 30*time.Millisecond, func(h *machine) error {
-		s = h.Seen
-		s.Marks = slices.Clone(h.Marks)
-		s.Time = time.Now()
+		s = h.look()
 		return nil
 	})
 	return s, err
 }
 
-func (f *inMemory) Hold(ctx context.Context, host, service string, wait bool) (<-chan error, func(), error) {
+// look is what the host says of itself.
+func (h *machine) look() Seen {
+	s := h.Seen
+	s.Marks = slices.Clone(h.Marks)
+	s.Time = time.Now()
+	return s
+}
+
+// Hold says how the host is since then, as hosts of the same version do.
+func (f *inMemory) Hold(ctx context.Context, host string, q Question, wait bool) (Held, error) {
 	var lost chan error
+	var seen Seen
 	for {
 		err := f.call(ctx, "hold", host, 20*time.Millisecond, func(h *machine) error {
 			if h.holder != "" {
@@ -128,26 +136,27 @@ func (f *inMemory) Hold(ctx context.Context, host, service string, wait bool) (<
 			}
 			lost = make(chan error, 1)
 			h.holder, h.lost = "somebody", lost
+			seen = h.look()
 			return nil
 		})
 		switch {
 		case err == nil:
-			return lost, func() {
+			return Held{Seen: &seen, Lost: lost, Release: func() {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				if f.hosts[host].lost == lost {
 					f.hosts[host].holder = ""
 				}
-			}, nil
+			}}, nil
 		case !wait || !errors.Is(err, fault.ErrLocked):
-			return nil, func() {}, err
+			return Held{}, err
 		}
 		time.Sleep(time.Second)
 	}
 }
 
-func (f *inMemory) Bring(ctx context.Context, host, service, revision string) error {
-	return f.call(ctx, "bring", host, time.Second, func(h *machine) error { h.Image = "sha256:" + revision; return nil })
+func (f *inMemory) Bring(ctx context.Context, host, service, revision string) (string, error) {
+	return "", f.call(ctx, "bring", host, time.Second, func(h *machine) error { h.Image = "sha256:" + revision; return nil })
 }
 
 func (f *inMemory) Test(ctx context.Context, host string, t Task) error {
@@ -162,19 +171,23 @@ func (f *inMemory) Mark(ctx context.Context, host, service, revision string, m M
 	return f.call(ctx, "mark", host, 10*time.Millisecond, func(h *machine) error { h.Marks = append(h.Marks, m); return nil })
 }
 
-func (f *inMemory) Upgrade(ctx context.Context, host string, u Upgrade, emit event.Sink) error {
+// Upgrade says how the host is then on every other host only.
+func (f *inMemory) Upgrade(ctx context.Context, host string, u Upgrade, emit event.Sink) (seen *Seen, err error) {
 	service, revision := u.Service, u.Revision
-	err := f.call(ctx, "upgrade", host, 2*time.Second, func(h *machine) error {
+	err = f.call(ctx, "upgrade", host, 2*time.Second, func(h *machine) error {
 		if h.broken[revision] {
 			return fault.New(fault.ErrUnhealthy, "", "%s did not become healthy", revision)
 		}
 		h.Live, h.Sound = revision, true
+		if s := h.look(); slices.Index(f.order, host)%2 == 0 {
+			seen = &s
+		}
 		return nil
 	})
 	if err == nil {
 		emit(event.Event{Time: time.Now(), Event: event.Committed, Service: service, Revision: revision})
 	}
-	return err
+	return seen, err
 }
 
 func (f *inMemory) Verify(ctx context.Context, host, service string) error {

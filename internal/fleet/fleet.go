@@ -25,12 +25,11 @@ import (
 type Hosts interface {
 	// Look tells how the service is there.
 	Look(ctx context.Context, host string, q Question) (Seen, error)
-	// Hold takes the fleet's lock on the service there, and keeps it until
-	// release, or until lost says why not: the connection is gone, or the host let
-	// go. fault.ErrLocked names who has it; with wait it is waited for.
-	Hold(ctx context.Context, host, service string, wait bool) (lost <-chan error, release func(), err error)
-	// Bring has the host have the image of the revision.
-	Bring(ctx context.Context, host, service, revision string) error
+	// Hold takes the fleet's lock on the service there. fault.ErrLocked names who
+	// has it; with wait it is waited for.
+	Hold(ctx context.Context, host string, q Question, wait bool) (Held, error)
+	// Bring has the host have the image of the revision, and says what that took.
+	Bring(ctx context.Context, host, service, revision string) (said string, err error)
 	// Test runs the test command in the revision's image; no error: it passed.
 	Test(ctx context.Context, host string, t Task) error
 	// Migrate runs the migration, and marks the revision there when it is done.
@@ -39,10 +38,19 @@ type Hosts interface {
 	// Mark notes there what is true of a revision over the whole fleet.
 	Mark(ctx context.Context, host, service, revision string, m Mark) error
 	// Upgrade has the host upgrade, with its events going to emit. Once the host
-	// has begun it goes on to an end of its own, whatever becomes of the call.
-	Upgrade(ctx context.Context, host string, u Upgrade, emit event.Sink) error
+	// has begun it goes on to an end of its own, whatever becomes of the call. seen
+	// is how the service is then; nil: the host did not say.
+	Upgrade(ctx context.Context, host string, u Upgrade, emit event.Sink) (seen *Seen, err error)
 	// Verify asks the service there as a client would, through the host's proxy.
 	Verify(ctx context.Context, host, service string) error
+}
+
+// Held is a lock that a host keeps until Release, or until Lost says why not: the
+// connection is gone, or the host let go.
+type Held struct {
+	Seen    *Seen // how the service is since the lock is held; nil: the host did not say
+	Lost    <-chan error
+	Release func()
 }
 
 // Mark is what is true of a revision over the whole fleet.
@@ -122,6 +130,9 @@ type Deploy struct {
 	Back bool
 	// Confirm asks whether to go on after the first host; nil: yes.
 	Confirm func(ctx context.Context, host string) (bool, error)
+	// Targets brings to the revision what is no host, when all hosts are there;
+	// nil: there is nothing. What it fails of is the deploy's failure.
+	Targets func(ctx context.Context) ([]HostOutcome, error)
 	Hooks   Hooks
 }
 

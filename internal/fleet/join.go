@@ -153,14 +153,14 @@ func (f *Fleet) join(ctx context.Context, host string, d Deploy) (Joined, error)
 		if h == host {
 			continue
 		}
-		_, release, err := f.Hosts.Hold(ctx, h, d.Service, d.Wait)
+		held, err := f.Hosts.Hold(ctx, h, Question{Service: d.Service}, d.Wait)
 		switch {
 		case errors.Is(err, fault.ErrUnreachable):
 			f.Emit(event.Event{Time: time.Now(), Event: event.Warning, Host: h, Service: d.Service, Detail: fmt.Sprintf("it is not asked: %v", err)})
 		case err != nil:
 			return Joined{Service: d.Service}, fmt.Errorf("%s: %w", h, err)
 		default:
-			defer release()
+			defer held.Release()
 		}
 	}
 	j := f.followed(ctx, host, d)
@@ -189,11 +189,11 @@ func (f *Fleet) mark(ctx context.Context, host string, d Deploy, j Joined) error
 	if len(marks) == 0 {
 		return nil
 	}
-	_, release, err := f.Hosts.Hold(ctx, host, d.Service, d.Wait)
+	held, err := f.Hosts.Hold(ctx, host, Question{Service: d.Service}, d.Wait)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer held.Release()
 	for _, m := range marks {
 		if err := f.Hosts.Mark(ctx, host, d.Service, j.Revision, m); err != nil {
 			return err

@@ -34,16 +34,17 @@ func (l *loop) hold(ctx context.Context) (release func(), err error) {
 		releasing.Wait()
 	}
 	take := func(h *host) error {
-		lost, r, err := l.Hosts.Hold(ctx, h.name, l.d.Service, l.d.Wait)
+		held, err := l.Hosts.Hold(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision}, l.d.Wait)
 		if err != nil {
 			return err
 		}
+		h.sees(held.Seen)
 		mu.Lock()
-		releases = append(releases, r)
+		releases = append(releases, held.Release)
 		mu.Unlock()
 		go func() {
 			select {
-			case why := <-lost:
+			case why := <-held.Lost:
 				l.lost <- lostLock{h.name, why}
 			case <-over:
 			}
@@ -105,9 +106,15 @@ func (l *loop) giveUp(h *host, err error, cause string) {
 	if h.err != nil {
 		return
 	}
-	h.err = err
+	h.err, h.stale = err, true
 	l.fail(err)
 	said := err.Error()
+	for _, other := range l.hosts {
+		if other != h && other.err != nil && other.err.Error() == said {
+			l.say(event.Failed, h.name, "as "+other.name, cause)
+			return
+		}
+	}
 	if hint := fault.Hint(err); hint != "" { // the deploy ends with that of the first failure alone
 		said += " (" + hint + ")"
 	}

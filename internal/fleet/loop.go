@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,7 +57,16 @@ type traffic struct {
 // result is how a step ended.
 type result struct {
 	step rollout.Step
+	said string // what it took
+	seen *Seen  // how its host is now; nil: it has to be looked at
 	err  error
+}
+
+// sees takes in how the host is now; with nil it has to be looked at.
+func (h *host) sees(s *Seen) {
+	if h.stale = s == nil; s != nil {
+		h.seen = *s
+	}
 }
 
 // run goes on until the deploy is done, stopped, or cannot go on. When ctx ends,
@@ -164,25 +174,42 @@ func (l *loop) balancerState(ctx context.Context) (map[string]balancer.Server, e
 // awaited.
 func (l *loop) observe(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx) // what was begun is brought to its end
+	var looking sync.WaitGroup
+	errs := make([]error, len(l.hosts))
+	look := func(hosts []*host) {
+		for n, h := range l.hosts {
+			if h.err != nil || h.busy != "" || !slices.Contains(hosts, h) {
+				continue
+			}
+			looking.Go(func() {
+				seen, err := l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision})
+				if errs[n] = err; err == nil {
+					h.sees(&seen)
+				}
+			})
+		}
+	}
+	var stale, awaited []*host
+	for _, h := range l.hosts {
+		if h.stale {
+			stale = append(stale, h)
+		}
+	}
+	look(stale) // while the balancer answers
 	at, err := l.balancerState(ctx)
+	if err == nil {
+		l.at = at
+		for _, h := range l.hosts {
+			if l.awaited(h) && !slices.Contains(stale, h) {
+				awaited = append(awaited, h)
+			}
+		}
+		look(awaited)
+	}
+	looking.Wait()
 	if err != nil {
 		return err
 	}
-	l.at = at
-	var looking sync.WaitGroup
-	errs := make([]error, len(l.hosts))
-	for n, h := range l.hosts {
-		if h.err != nil || h.busy != "" || !h.stale && !l.awaited(h) {
-			continue
-		}
-		looking.Go(func() {
-			seen, err := l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision})
-			if errs[n] = err; err == nil {
-				h.seen, h.stale = seen, false
-			}
-		})
-	}
-	looking.Wait()
 	for n, h := range l.hosts {
 		if errs[n] != nil {
 			l.giveUp(h, errs[n], "")
@@ -293,5 +320,6 @@ func (l *loop) host(name string) *host {
 
 // say emits an event of a host.
 func (l *loop) say(name event.Name, host, detail, cause string) {
+	detail = strings.TrimPrefix(detail, host+": ") // which stands beside it
 	l.Emit(event.Event{Time: time.Now(), Event: name, Host: host, Service: l.d.Service, Revision: l.d.Revision, Detail: detail, Cause: cause})
 }

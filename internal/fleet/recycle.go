@@ -24,7 +24,7 @@ type Recyclers interface {
 	// is taken first.
 	Recycling(ctx context.Context, host string, note RecycleNote) (Recycling, error)
 	// HoldAll is Hold for several services at once, which are not waited for.
-	HoldAll(ctx context.Context, host string, services []string) (lost <-chan error, release func(), err error)
+	HoldAll(ctx context.Context, host string, services []string) (Held, error)
 	// Refresh upgrades the packages there, Images fetches the images of what runs
 	// again and lets go of others, Restart replaces a service's instances.
 	Refresh(ctx context.Context, host string, emit event.Sink) error
@@ -205,14 +205,14 @@ func (r *recycling) hold(ctx context.Context) (context.Context, func(), error) {
 			}
 			continue
 		}
-		lost, let, err := r.hosts.HoldAll(ctx, h, shared[h])
+		held, err := r.hosts.HoldAll(ctx, h, shared[h])
 		if err != nil {
 			return ctx, release, fmt.Errorf("%s: %w", h, err)
 		}
-		releases = append(releases, let)
+		releases = append(releases, held.Release)
 		go func() {
 			select {
-			case why := <-lost:
+			case why := <-held.Lost:
 				cancel(fault.New(fault.ErrUnreachable, cmp.Or(fault.Hint(why), "run it again when the host answers"), "the lock on %s is lost: %w", h, why))
 			case <-ctx.Done():
 			}
@@ -231,11 +231,11 @@ func (r *recycling) holdOwn(ctx context.Context) error {
 	if len(services) == 0 {
 		return nil
 	}
-	_, let, err := r.hosts.HoldAll(ctx, r.Host, services)
+	held, err := r.hosts.HoldAll(ctx, r.Host, services)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.Host, err)
 	}
-	r.own = let
+	r.own = held.Release
 	return nil
 }
 

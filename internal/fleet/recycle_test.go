@@ -36,8 +36,8 @@ func (f *recyclable) Recycling(ctx context.Context, host string, note RecycleNot
 	return r, err
 }
 
-func (f *recyclable) HoldAll(ctx context.Context, host string, services []string) (<-chan error, func(), error) {
-	return f.Hold(ctx, host, strings.Join(services, " "), false)
+func (f *recyclable) HoldAll(ctx context.Context, host string, services []string) (Held, error) {
+	return f.Hold(ctx, host, Question{Service: strings.Join(services, " ")}, false)
 }
 
 // down is something that keeps the host from serving for a while.
@@ -228,7 +228,7 @@ func TestRecycle_AwayStaysAway(t *testing.T) {
 // The lock of a deploy is respected.
 func TestRecycle_NotDuringADeploy(t *testing.T) {
 	recycleBubble(t, 3, func(t *testing.T, f *recyclable, ask Recycle) {
-		_, release, err := f.Hold(t.Context(), "web03", "shop", false)
+		held, err := f.Hold(t.Context(), "web03", Question{Service: "shop"}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +237,7 @@ func TestRecycle_NotDuringADeploy(t *testing.T) {
 		if f.set > 0 {
 			t.Errorf("%q", f.said)
 		}
-		release()
+		held.Release()
 	})
 }
 

@@ -115,6 +115,10 @@ type Request struct {
 	Revision string `json:"revision,omitempty"`
 	Token    string `json:"token,omitempty"` // Hold: by which others say that they know the holder
 	Wait     bool   `json:"wait,omitempty"`  // Hold: wait for the lock
+	// Look has Hold and Command answer with what Observe would, too: a line that
+	// is a Sight, before Held, and after a Command that ended well. A question of
+	// its own would be another session.
+	Look bool `json:"look,omitempty"`
 
 	Whole bool   `json:"whole,omitempty"` // Observe: look for what keeps the host from an upgrade, too
 	Mark  string `json:"mark,omitempty"`  // Mark: which

@@ -113,8 +113,17 @@ func Beat(w io.Writer, stop <-chan struct{}) {
 	}
 }
 
-// Held is the first line of the answer to Hold.
-var Held = []byte(`{"event":"held"}` + "\n")
+// HeldEvent and SightEvent are what lines of an answer are, besides events.
+const HeldEvent, SightEvent = "held", "sight"
+
+// Held is the line by which the answer to Hold says that it has the lock.
+var Held = []byte(`{"event":"` + HeldEvent + `"}` + "\n")
+
+// Sight is the line of an answer that says what Observe would.
+type Sight struct {
+	Event string          `json:"event"` // SightEvent
+	Seen  json.RawMessage `json:"seen"`
+}
 
 // Result is the last line of the answer to a Command that is a verb, and to
 // Migrate.

@@ -92,16 +92,48 @@ func (s *Station) Holds(_ context.Context, r remote.Request) error {
 
 // observe answers with a fleet.Seen.
 func (s *Station) observe(ctx context.Context, c Call) error {
+	seen, err := s.look(ctx, c)
+	if err != nil {
+		return err
+	}
+	return answer(c.Stdout, seen)
+}
+
+// Looking has an answer that went well end with a remote.Sight, where one is
+// asked for. Without it the near end asks once more.
+func (s *Station) Looking(h Handler) Handler {
+	return func(ctx context.Context, c Call) error {
+		if err := h(ctx, c); err != nil || !c.Look {
+			return err
+		}
+		_ = s.sight(ctx, c)
+		return nil
+	}
+}
+
+func (s *Station) sight(ctx context.Context, c Call) error {
+	seen, err := s.look(ctx, c)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(seen)
+	if err != nil {
+		return err
+	}
+	return answer(c.Stdout, remote.Sight{Event: remote.SightEvent, Seen: text})
+}
+
+func (s *Station) look(ctx context.Context, c Call) (fleet.Seen, error) {
 	seen := fleet.Seen{Version: s.Version, Commit: s.Commit, Hostname: s.Hostname, Time: time.Now()}
 	if c.Whole {
 		seen.Troubles = s.Troubles(ctx)
 	}
 	if c.Service != "" {
 		if err := s.service(ctx, c.Request, &seen); err != nil {
-			return err
+			return seen, err
 		}
 	}
-	return answer(c.Stdout, seen)
+	return seen, nil
 }
 
 func (s *Station) service(ctx context.Context, r remote.Request, seen *fleet.Seen) error {
@@ -161,6 +193,11 @@ func (s *Station) hold(ctx context.Context, c Call) error {
 		return err
 	}
 	defer release()
+	if c.Look {
+		if err := s.sight(ctx, c); err != nil {
+			return err
+		}
+	}
 	return keep(ctx, c)
 }
 

@@ -22,6 +22,14 @@ type Report struct {
 	Bytes   int64  // bytes that travelled as frames
 }
 
+// String says it for people: "2.0 MB sent, 1 of 8 layers".
+func (r Report) String() string {
+	if r.Here {
+		return "it was there"
+	}
+	return fmt.Sprintf("%s sent, %d of %d layers", size(r.Bytes), r.Sent, r.Sent+r.Reused)
+}
+
 // Progress is how far a Send is, in bytes of layers.
 type Progress struct{ Done, Total int64 }
 

@@ -48,8 +48,10 @@ func size(n int64) string {
 	switch {
 	case n >= 10e9:
 		return fmt.Sprintf("%d GB", n/1e9)
-	case n >= 10e6:
+	case n >= 100e6:
 		return fmt.Sprintf("%d MB", n/1e6)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
 	case n >= 10e3:
 		return fmt.Sprintf("%d kB", n/1e3)
 	}

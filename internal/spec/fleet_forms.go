@@ -93,6 +93,27 @@ func fleetServiceKeys() keys[FleetService] {
 	}
 }
 
+// strategyWords are the strategies without figures.
+var strategyWords = []StrategyKind{StrategyOneAtATime, StrategyHalves, StrategyAll}
+
+// strategyMeant says which of them was meant by another word for it, or by one
+// that is misspelled.
+func strategyMeant(s string) string {
+	switch s {
+	case "half", "halfs", "blue-green", "bluegreen":
+		s = string(StrategyHalves)
+	case "rolling", "one-by-one", "one", "serial":
+		s = string(StrategyOneAtATime)
+	case "parallel", "at-once", "all-at-once":
+		s = string(StrategyAll)
+	}
+	var known []string
+	for _, k := range strategyWords {
+		known = append(known, string(k))
+	}
+	return didYouMean(s, known)
+}
+
 // strategy is a word, or a mapping with figures.
 func strategy() form[Strategy] {
 	type figures struct {
@@ -100,7 +121,7 @@ func strategy() form[Strategy] {
 		first   string
 		Strategy
 	}
-	word := checked(oneOf(StrategyOneAtATime, StrategyHalves, StrategyAll), func(_ value, k StrategyKind) (Strategy, bool) {
+	word := checked(oneOf(strategyWords...), func(_ value, k StrategyKind) (Strategy, bool) {
 		return Strategy{Kind: k}, true
 	})
 	ks := keys[figures]{
@@ -127,8 +148,13 @@ func strategy() form[Strategy] {
 	f := either(word, long)
 	read := f.read
 	f.read = func(v value) (Strategy, bool) {
-		if s, _ := v.scalar(); s == "percent" || s == "first" {
+		s, isWord := v.scalar()
+		switch {
+		case s == "percent" || s == "first":
 			v.fail("write strategy: {percent: 25} or strategy: {first: HOST}", "%s needs its figure", s)
+			return Strategy{}, false
+		case isWord && !slices.Contains(strategyWords, StrategyKind(s)):
+			v.mustBe("one-at-a-time, halves, all, {percent: 25} or {first: HOST}", strategyMeant(s))
 			return Strategy{}, false
 		}
 		return read(v)

@@ -255,7 +255,7 @@ func (h Holder) what(service string) string {
 		b.WriteString("a command")
 	}
 	if !strings.HasPrefix(service, ".") && !strings.HasPrefix(service, runLocks) {
-		b.WriteString(" of " + service)
+		b.WriteString(" of " + strings.TrimPrefix(strings.TrimPrefix(service, fleetLocks), migrationLocks))
 	}
 	if h.Revision != "" {
 		b.WriteString(" to " + h.Revision)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"conductor/internal/engine/docker"
+	"conductor/internal/fleet"
 	"conductor/internal/fleet/sessions"
 	"conductor/internal/remote"
 	remotessh "conductor/internal/remote/ssh"
@@ -175,10 +176,11 @@ func (m *measuring) bring(b *testing.B, h *Host, revision string) (sent, whole t
 	shipper := &sessions.Shipper{Engine: e, Hosts: hosts}
 	defer shipper.Close()
 	began := time.Now()
-	_, release, err := hosts.Hold(ctx, h.Name(), "shop", false)
+	held, err := hosts.Hold(ctx, h.Name(), fleet.Question{Service: "shop"}, false)
 	must(b, err)
-	defer release()
-	must(b, shipper.Ship(ctx, h.Name(), "shop", revision))
+	defer held.Release()
+	_, err = shipper.Ship(ctx, h.Name(), "shop", revision)
+	must(b, err)
 	return t.took, time.Since(began)
 }
 

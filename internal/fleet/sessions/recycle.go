@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 
 	"conductor/internal/event"
 	"conductor/internal/fault"
@@ -28,43 +29,44 @@ func (h *Hosts) Recycling(ctx context.Context, host string, note fleet.RecycleNo
 }
 
 // HoldAll takes the locks of several services there by one session.
-func (h *Hosts) HoldAll(ctx context.Context, host string, services []string) (lost <-chan error, release func(), err error) {
+func (h *Hosts) HoldAll(ctx context.Context, host string, services []string) (held fleet.Held, err error) {
 	r := h.request(remote.HoldAll)
 	r.Token = h.lock()
 	if r.Body, err = json.Marshal(services); err != nil {
-		return nil, func() {}, err
+		return held, err
 	}
 	return h.keep(ctx, host, r)
 }
 
-// keep has a session that holds something, until it is released, or lost says
+// keep has a session that holds something, until it is released, or Lost says
 // why it ended.
-func (h *Hosts) keep(ctx context.Context, host string, r remote.Request) (lost <-chan error, release func(), err error) {
+func (h *Hosts) keep(ctx context.Context, host string, r remote.Request) (fleet.Held, error) {
 	holding, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	first := &line{come: make(chan struct{})}
+	taken := make(chan struct{})
+	said := &events{emit: func(event.Event) {}, held: sync.OnceFunc(func() { close(taken) })}
 	ended := make(chan error, 1)
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		err := h.Transport.Do(holding, h.At[host], r, remote.Streams{Stdout: first})
+		err := h.Transport.Do(holding, h.At[host], r, remote.Streams{Stdout: said})
 		if err == nil {
 			err = fault.New(fault.ErrHost, "", "%s: the session for its lock ended", host)
 		}
 		ended <- err
 	}()
-	release = func() {
+	release := func() {
 		cancel()
 		<-over
 	}
 	select {
-	case <-first.come:
-		return ended, release, nil
+	case <-taken:
+		return fleet.Held{Seen: said.seen, Lost: ended, Release: release}, nil
 	case err := <-ended:
 		cancel()
-		return nil, func() {}, err
+		return fleet.Held{}, err
 	case <-ctx.Done(): // it may be waiting for somebody else
 		release()
-		return nil, func() {}, fmt.Errorf("%s: take its lock: %w", host, context.Cause(ctx))
+		return fleet.Held{}, fmt.Errorf("%s: take its lock: %w", host, context.Cause(ctx))
 	}
 }
 

@@ -30,7 +30,7 @@ type Hosts struct {
 	Reason    string
 	// Ship has a host have the image, from this machine; nil: hosts fetch it
 	// themselves, as they do those of services that Ships is false for.
-	Ship  func(ctx context.Context, host, service, revision string) error
+	Ship  func(ctx context.Context, host, service, revision string) (said string, err error)
 	Ships func(service string) bool
 
 	token string
@@ -65,31 +65,18 @@ func (h *Hosts) Look(ctx context.Context, host string, q fleet.Question) (seen f
 }
 
 // Hold takes the lock there and keeps it by a session.
-func (h *Hosts) Hold(ctx context.Context, host, service string, wait bool) (lost <-chan error, release func(), err error) {
+func (h *Hosts) Hold(ctx context.Context, host string, q fleet.Question, wait bool) (fleet.Held, error) {
 	r := h.request(remote.Hold)
-	r.Service, r.Wait, r.Token = service, wait, h.lock()
+	r.Service, r.Revision, r.Wait, r.Token, r.Look = q.Service, q.Revision, wait, h.lock(), true
 	return h.keep(ctx, host, r)
 }
 
-// line is a writer that waits for the first line.
-type line struct {
-	once sync.Once
-	come chan struct{}
-}
-
-func (l *line) Write(b []byte) (int, error) {
-	if bytes.IndexByte(b, '\n') >= 0 {
-		l.once.Do(func() { close(l.come) })
-	}
-	return len(b), nil
-}
-
 // Bring has the host fetch the image, or sends it there.
-func (h *Hosts) Bring(ctx context.Context, host, service, revision string) error {
+func (h *Hosts) Bring(ctx context.Context, host, service, revision string) (said string, err error) {
 	if h.Ship != nil && h.Ships(service) {
 		return h.Ship(ctx, host, service, revision)
 	}
-	return h.Transport.Do(ctx, h.At[host], h.held(remote.Bring, service, revision), remote.Streams{})
+	return "", h.Transport.Do(ctx, h.At[host], h.held(remote.Bring, service, revision), remote.Streams{})
 }
 
 // Test runs the command in a container, and tells its last words.
@@ -135,7 +122,7 @@ func (h *Hosts) Mark(ctx context.Context, host, service, revision string, m flee
 }
 
 // Upgrade is the host's own command.
-func (h *Hosts) Upgrade(ctx context.Context, host string, u fleet.Upgrade, emit event.Sink) error {
+func (h *Hosts) Upgrade(ctx context.Context, host string, u fleet.Upgrade, emit event.Sink) (*fleet.Seen, error) {
 	r := h.held(remote.Command, u.Service, u.Revision)
 	verb := "upgrade"
 	if u.Back {
@@ -145,15 +132,19 @@ func (h *Hosts) Upgrade(ctx context.Context, host string, u fleet.Upgrade, emit 
 	if u.SkipBefore && !u.Back {
 		r.Args = append(r.Args, "--skip-before")
 	}
+	r.Look = true
 	events := &events{emit: emit}
-	return events.tell(h.Transport.Do(ctx, h.At[host], r, remote.Streams{Stdout: events}))
+	err := events.tell(h.Transport.Do(ctx, h.At[host], r, remote.Streams{Stdout: events}))
+	return events.seen, err
 }
 
 // events are the lines of a command's answer.
 type events struct {
 	emit   event.Sink
+	held   func() // when the host says that it keeps a lock; nil: it keeps none
 	part   []byte
 	result remote.Result // the last
+	seen   *fleet.Seen   // nil: the host did not say
 }
 
 // tell puts the command's own account of its failure into the error, in place of
@@ -183,9 +174,25 @@ func (e *events) Write(b []byte) (int, error) {
 		case json.Unmarshal(text, &ev) != nil || ev.Event == "":
 		case ev.Event == "result":
 			_ = json.Unmarshal(text, &e.result) // it is JSON, and may say nothing
+		case ev.Event == remote.SightEvent:
+			e.sight(text)
+		case ev.Event == remote.HeldEvent:
+			if e.held != nil {
+				e.held()
+			}
 		default:
 			e.emit(ev)
 		}
+	}
+}
+
+// sight takes in how the host is. One that cannot be read is none: the host is
+// asked again.
+func (e *events) sight(text []byte) {
+	var s remote.Sight
+	seen := &fleet.Seen{}
+	if json.Unmarshal(text, &s) == nil && json.Unmarshal(s.Seen, seen) == nil {
+		e.seen = seen
 	}
 }
 

@@ -32,9 +32,12 @@ func TestUpgrade_TellsItsResult(t *testing.T) {
 		return &remote.ExitError{Code: 5}
 	})
 	var names []event.Name
-	err := h.Upgrade(t.Context(), "web1", fleet.Upgrade{Service: "shop", Revision: "v2"}, func(e event.Event) { names = append(names, e.Event) })
+	seen, err := h.Upgrade(t.Context(), "web1", fleet.Upgrade{Service: "shop", Revision: "v2"}, func(e event.Event) { names = append(names, e.Event) })
 	if err == nil || err.Error() != "web1: upgrade shop: v2 did not become healthy" || !errors.Is(err, fault.ErrUnhealthy) || fault.Hint(err) != "see its log" {
 		t.Errorf("%v, %q", err, fault.Hint(err))
+	}
+	if seen != nil {
+		t.Errorf("the host did not say how it is: %+v", seen)
 	}
 	if len(names) != 1 || names[0] != event.Created {
 		t.Errorf("%q", names)
@@ -44,18 +47,18 @@ func TestUpgrade_TellsItsResult(t *testing.T) {
 // Who has a lock is told why it is lost.
 func TestHold_TellsWhyItIsLost(t *testing.T) {
 	h, m := hosts(t, remotetest.Far)
-	lost, release, err := h.Hold(t.Context(), "web1", "shop", false)
+	held, err := h.Hold(t.Context(), "web1", fleet.Question{Service: "shop"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer release()
+	defer held.Release()
 	select {
-	case err := <-lost:
+	case err := <-held.Lost:
 		t.Fatalf("it is lost at once: %v", err)
 	default:
 	}
 	m.Cut("web1")
-	if err := <-lost; !errors.Is(err, fault.ErrUnreachable) || !errors.Is(err, remote.ErrCut) || fault.Hint(err) == "" {
+	if err := <-held.Lost; !errors.Is(err, fault.ErrUnreachable) || !errors.Is(err, remote.ErrCut) || fault.Hint(err) == "" {
 		t.Errorf("%v", err)
 	}
 }
@@ -73,8 +76,41 @@ func TestHold_IsGivenUp(t *testing.T) {
 		<-asked
 		cancel(fault.ErrInterrupted)
 	}()
-	if _, _, err := h.Hold(ctx, "web1", "shop", true); !errors.Is(err, fault.ErrInterrupted) {
+	if _, err := h.Hold(ctx, "web1", fleet.Question{Service: "shop"}, true); !errors.Is(err, fault.ErrInterrupted) {
 		t.Error(err)
 	}
 	m.Wait()
+}
+
+// A host that says how it is, with its lock and with its upgrade, is not asked
+// once more.
+func TestSight(t *testing.T) {
+	sight := func(live string) string {
+		return `{"event":"sight","seen":{"live":"` + live + `","sound":true}}` + "\n"
+	}
+	h, _ := hosts(t, func(ctx context.Context, _ remote.Host, r remote.Request, s remote.Streams) error {
+		if !r.Look {
+			t.Errorf("%s does not ask for it", r.Do)
+		}
+		if r.Do == remote.Hold {
+			io.WriteString(s.Stdout, sight("v1")+string(remote.Held))
+			<-ctx.Done()
+			return nil
+		}
+		io.WriteString(s.Stdout, `{"event":"committed"}`+"\n"+`{"event":"result","ok":true}`+"\n"+sight("v2"))
+		return nil
+	})
+	held, err := h.Hold(t.Context(), "web1", fleet.Question{Service: "shop", Revision: "v2"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release()
+	if held.Seen == nil || held.Seen.Live != "v1" {
+		t.Errorf("with the lock: %+v", held.Seen)
+	}
+	told := 0
+	seen, err := h.Upgrade(t.Context(), "web1", fleet.Upgrade{Service: "shop", Revision: "v2"}, func(event.Event) { told++ })
+	if err != nil || seen == nil || seen.Live != "v2" || !seen.Sound || told != 1 {
+		t.Errorf("after the upgrade: %+v, %v; %d events", seen, err, told)
+	}
 }

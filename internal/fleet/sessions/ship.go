@@ -26,20 +26,22 @@ type Shipper struct {
 }
 
 // Ship has the host have the image of the revision, by the name that the host's
-// definition gives it. What the host has does not travel.
-func (s *Shipper) Ship(ctx context.Context, host, service, revision string) error {
+// definition gives it, and says what that took. What the host has does not
+// travel.
+func (s *Shipper) Ship(ctx context.Context, host, service, revision string) (string, error) {
 	seen, err := s.Hosts.Look(ctx, host, fleet.Question{Service: service, Revision: revision})
 	if err != nil {
-		return err
+		return "", err
 	}
 	a, err := s.archive(ctx, seen.Reference)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if _, err := ship.Send(ctx, a, target{s.Hosts, host, service, revision}, []string{seen.Reference}, nil); err != nil {
-		return fmt.Errorf("%s: %w", host, err)
+	report, err := ship.Send(ctx, a, target{s.Hosts, host, service, revision}, []string{seen.Reference}, nil)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", host, err)
 	}
-	return nil
+	return report.String(), nil
 }
 
 // archive is the image, opened once for all hosts.
