@@ -3,6 +3,7 @@ package converge
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -354,8 +355,13 @@ func (l *loop) happened(e engine.Event) bool {
 	if l.changing()[e.Name] {
 		return false
 	}
-	l.obs.changed(e.ID)
+	l.heard(e)
 	return true
+}
+
+// heard takes in what happened to a container.
+func (l *loop) heard(e engine.Event) {
+	l.obs.heard(e, slices.ContainsFunc(l.goal.Releases(), func(r goal.Release) bool { return r.Container.Limits.Memory > 0 }))
 }
 
 // changing are the names of the containers that a step in flight is changing.

@@ -18,6 +18,9 @@ import (
 // it makes up for events that were lost.
 const relist = 2 * time.Second
 
+// clearing is how long the engine may be busy with a container that has ended.
+const clearing = 10 * time.Second
+
 // observer knows what is: the service's containers, their health, the routes.
 // It remembers only to ask less; forgetting everything costs a listing.
 type observer struct {
@@ -26,6 +29,7 @@ type observer struct {
 
 	containers map[string]engine.Container // by name
 	stale      map[string]bool             // IDs whose cached details no longer hold
+	died       map[string]engine.Event     // the ends that were heard of and that the engine does not show yet, by ID
 	listed     time.Time                   // zero: list anew
 	begun      bool                        // it was listed at least once
 
@@ -41,15 +45,46 @@ type observer struct {
 
 func newObserver(h *Host, service string) *observer {
 	return &observer{h: h, service: service, containers: map[string]engine.Container{},
-		stale: map[string]bool{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, servedAt: map[string]time.Time{}, inFlight: map[string]int{}, idle: map[string]bool{}}
+		stale: map[string]bool{}, died: map[string]engine.Event{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, servedAt: map[string]time.Time{}, inFlight: map[string]int{}, idle: map[string]bool{}}
 }
 
 // changed makes the next observation look at the container again; "" lists anew.
 func (o *observer) changed(id string) {
+	delete(o.died, id)
 	if id != "" {
 		o.stale[id] = true
 	}
 	o.listed = time.Time{}
+}
+
+// heard takes an event in. From when it tells that a process has ended, the
+// engine is busy with clearing up after it, shows it as running meanwhile, and
+// lets everybody wait who asks: what the event says is enough to go on. It does
+// not say whether a SIGKILL was for want of memory, which limited processes are
+// asked about.
+func (o *observer) heard(e engine.Event, limited bool) {
+	// It may be of the time before what is to be looked at already.
+	news := !o.stale[e.ID]
+	o.changed(e.ID)
+	if news && e.Action == "die" && (e.ExitCode != codeKilled || !limited) {
+		o.died[e.ID] = e
+	}
+}
+
+// ended is a container of whose end was heard, as long as the engine shows it
+// as running.
+func (o *observer) ended(c, old engine.Container, now time.Time) (engine.Container, bool) {
+	e, ok := o.died[c.ID]
+	if !ok {
+		return c, false
+	}
+	if c.State != engine.Running || old.ID != c.ID || old.StartedAt.After(e.Time) || now.Sub(e.Time) > clearing {
+		delete(o.died, c.ID)
+		o.stale[c.ID] = true // whatever else there is to know of its end
+		return c, false
+	}
+	old.State, old.FinishedAt, old.ExitCode = engine.Exited, e.Time, e.ExitCode
+	return old, true
 }
 
 // distrust makes the next observation look at everything again: a container that
@@ -77,6 +112,10 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 	seen := map[string]engine.Container{}
 	for _, c := range list {
 		old, ok := o.containers[c.Name]
+		if dead, is := o.ended(c, old, now); is {
+			seen[c.Name] = dead
+			continue
+		}
 		switch {
 		case ok && old.ID == c.ID && (changing[c.Name] || old.State == c.State && !o.stale[c.ID]):
 			c = old

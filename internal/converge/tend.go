@@ -218,7 +218,7 @@ func (t *tender) idle(ctx context.Context, at time.Time) {
 	for {
 		select {
 		case e := <-t.events:
-			t.obs.changed(e.ID)
+			t.heard(e)
 			return
 		case p := <-t.watch.found:
 			if t.matters(*p) {

@@ -255,4 +255,6 @@ type Event struct {
 	ID     string
 	Name   string
 	Labels map[string]string
+	// ExitCode is that of a die.
+	ExitCode int
 }

@@ -122,6 +122,7 @@ func eventOf(m events.Message) engine.Event {
 		Time: time.Unix(0, m.TimeNano), Action: string(m.Action), ID: m.Actor.ID,
 		Name: m.Actor.Attributes["name"], Labels: map[string]string{},
 	}
+	out.ExitCode, _ = strconv.Atoi(m.Actor.Attributes["exitCode"]) // there is one where something ended
 	for k, v := range m.Actor.Attributes {
 		switch k {
 		case "name", "image", "exitCode", "signal", "execDuration", "containerExitCode", "podId":

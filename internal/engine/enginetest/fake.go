@@ -35,6 +35,9 @@ type Fake struct {
 	// is asked at each start. Without it, processes run until they are told to
 	// end, and then end at once.
 	Behave func(c engine.Create) Behaviour
+	// Clearing is for how long after its end, which the event "die" tells at
+	// once, lists show a process as running: Docker clears up first.
+	Clearing time.Duration
 	// WholeLoads: it is as an engine that keeps its images in containerd.
 	WholeLoads bool
 

@@ -25,6 +25,9 @@ func (f *Fake) List(ctx context.Context, labels map[string]string) (out []engine
 				time.Time{}, time.Time{}, 0, false, "", 0, false
 			// Docker's list knows the second of the creation, no more.
 			v.Created = v.Created.Truncate(time.Second)
+			if v.State == engine.Exited && time.Since(c.FinishedAt) < f.Clearing {
+				v.State = engine.Running
+			}
 			out = append(out, v)
 		}
 		return nil

@@ -77,6 +77,9 @@ func (s *stream) ring() {
 
 func (f *Fake) publish(c *container, action string) {
 	e := engine.Event{Time: time.Now(), Action: action, ID: c.ID, Name: c.Name}
+	if action == "die" {
+		e.ExitCode = c.ExitCode
+	}
 	for s := range f.streams {
 		if carries(c.Labels, s.labels) {
 			e.Labels = maps.Clone(c.Labels)
