@@ -35,12 +35,17 @@ type observer struct {
 
 	routes      state.Routes
 	routesKnown bool
-	mayRoute    bool                 // the proxy, or its file, had a route for the service at the last look
-	outSince    map[string]time.Time // first seen proved out, where the file does not say
-	wasIn       map[string]time.Time // the start of the process that was in
-	servedAt    map[string]time.Time // when the proxy was last seen to serve it
-	inFlight    map[string]int
-	idle        map[string]bool // it is out, and was seen to have nothing in flight
+
+	// looked is when it last looked by itself; glance, where it is set, is a later
+	// look in place of the next one.
+	looked   time.Time
+	glance   *glance
+	mayRoute bool                 // the proxy, or its file, had a route for the service at the last look
+	outSince map[string]time.Time // first seen proved out, where the file does not say
+	wasIn    map[string]time.Time // the start of the process that was in
+	servedAt map[string]time.Time // when the proxy was last seen to serve it
+	inFlight map[string]int
+	idle     map[string]bool // it is out, and was seen to have nothing in flight
 }
 
 func newObserver(h *Host, service string) *observer {
@@ -94,7 +99,7 @@ func (o *observer) distrust() {
 		o.changed(c.ID)
 	}
 	o.changed("")
-	o.routesKnown = false
+	o.routesKnown, o.glance = false, nil
 }
 
 // refresh brings the containers up to date, but for those that a step in
@@ -104,7 +109,7 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 	if !o.listed.IsZero() && now.Before(o.listed.Add(relist)) {
 		return nil
 	}
-	list, err := o.h.Engine.List(ctx, o.h.mine(o.service, KindService))
+	list, listed, err := o.list(ctx, now)
 	if err != nil {
 		return err
 	}
@@ -134,8 +139,35 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 		}
 		seen[c.Name] = c
 	}
-	o.containers, o.stale, o.listed, o.begun = seen, map[string]bool{}, now, true
+	o.containers, o.stale, o.listed, o.begun = seen, map[string]bool{}, listed, true
 	return nil
+}
+
+// list returns the service's containers, and when they were that.
+func (o *observer) list(ctx context.Context, now time.Time) ([]engine.Container, time.Time, error) {
+	if g := o.glance; g != nil {
+		return g.containers[o.service], g.at, nil
+	}
+	o.looked = now
+	list, err := o.h.Engine.List(ctx, o.h.mine(o.service, KindService))
+	return list, now, err
+}
+
+// proxied returns what the proxy serves.
+func (o *observer) proxied(ctx context.Context, now time.Time) (proxy.Observed, error) {
+	if g := o.glance; g != nil {
+		return g.seen, g.err
+	}
+	o.looked = now
+	return o.h.Proxy.Observe(ctx)
+}
+
+// routed returns the routes that are to be served.
+func (o *observer) routed() (state.Routes, error) {
+	if g := o.glance; g != nil {
+		return g.routes, nil
+	}
+	return o.h.Store.Routes()
 }
 
 // instances are the containers as the planner sees them, ordered by name.
@@ -155,7 +187,7 @@ func (o *observer) instances() []plan.Instance {
 // route observes the service's route, and fills it into the instances.
 func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now time.Time) (plan.Proxy, error) {
 	if !o.routesKnown {
-		r, err := o.h.Store.Routes()
+		r, err := o.routed()
 		if err != nil {
 			return plan.Proxy{}, err
 		}
@@ -171,7 +203,7 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 	if o.mayRoute = has; !http && !has {
 		return plan.Proxy{Known: true}, nil
 	}
-	seen, err := o.h.Proxy.Observe(ctx)
+	seen, err := o.proxied(ctx, now)
 	served, serves := seen.Targets[o.service]
 	px := plan.Proxy{Known: err == nil, Has: has || serves, Targets: served}
 	o.mayRoute = px.Has || !px.Known

@@ -40,6 +40,9 @@ type Feed struct {
 	// Recycle is the turn to replace an instance that is old, of which there is
 	// one over the host.
 	Recycle chan struct{}
+	// Glances are shared by all who tend a service of the host; nil: each looks
+	// by itself.
+	Glances *Glances
 	// Fares is told at each pass how the service fares; nil: nobody.
 	Fares func(Condition)
 	// Settled is told at each pass whether the goal is reached; nil: nobody.
@@ -213,7 +216,9 @@ func (t *tender) act(ctx context.Context) (in plan.Input, out plan.Output, err e
 // idle returns when there is something new to see, or at the given time.
 // Most of what is heard says that all is as it was.
 func (t *tender) idle(ctx context.Context, at time.Time) {
-	timer := time.NewTimer(time.Until(at))
+	t.obs.glance = nil
+	pause := time.Until(at)
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
 		select {
@@ -234,10 +239,28 @@ func (t *tender) idle(ctx context.Context, at time.Time) {
 			}
 			t.obs.changed("")
 			t.obs.routesKnown = false
+			if pause > slowPass-relist {
+				t.look(ctx)
+			}
 			return
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// look takes another's look at the host for the next one, if it is a new one.
+// What it would act upon it sees for itself, once it has the lock.
+func (t *tender) look(ctx context.Context) {
+	if t.feed.Glances == nil {
+		return
+	}
+	after := time.Now().Add(-relist)
+	if after.Before(t.obs.looked) {
+		after = t.obs.looked
+	}
+	if g, err := t.feed.Glances.since(ctx, t.Host, after); err == nil {
+		t.obs.glance = g
 	}
 }
 

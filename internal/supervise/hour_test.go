@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -67,31 +69,38 @@ type swept struct{ *converge.Host }
 
 func (swept) SweepRuns(context.Context) error { return nil }
 
+// deployed is a host with services that run, whose names are s0, s1 and so on.
+func deployed(t *testing.T, services, replicas int) (*enginetest.Fake, memory, *nurse, *converge.Host) {
+	t.Helper()
+	eng, disk, doctor := enginetest.NewFake(), memory{statetest.NewMemory()}, &nurse{}
+	files := fstest.MapFS{}
+	for n := range services {
+		id := fmt.Sprintf("s%d", n)
+		eng.AddImage(id+":v1", id)
+		files[id+".yml"] = &fstest.MapFile{Data: fmt.Appendf(nil,
+			"image: %s\nreplicas: %d\nhttp: {port: 8080, listen: '127.0.0.1:%d'}\nhealth: {path: /health}\n", id, replicas, 8000+n)}
+	}
+	set, err := spec.LoadServices(files, "services")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := &converge.Host{Namespace: "conductor", Definitions: set, Engine: eng, Proxy: proxytest.NewFake(), Prober: doctor,
+		Store: disk, Secrets: nothing{}, Crontabs: jobless{}}
+	for id := range set.Services {
+		if _, err := host.Upgrade(t.Context(), converge.UpgradeRequest{Service: id, Revision: "v1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return eng, disk, doctor, host
+}
+
 // In an hour in which instances die and turn sick, events are lost and the
 // engine goes away, a supervisor replaces them all and ends with as many
 // goroutines as it began with.
 func TestSupervisor_HoldsNoMoreAfterAnHour(t *testing.T) {
 	const services, replicas = 10, 2
 	synctest.Test(t, func(t *testing.T) {
-		eng, disk, doctor := enginetest.NewFake(), memory{statetest.NewMemory()}, &nurse{}
-		files := fstest.MapFS{}
-		for n := range services {
-			id := fmt.Sprintf("s%d", n)
-			eng.AddImage(id+":v1", id)
-			files[id+".yml"] = &fstest.MapFile{Data: fmt.Appendf(nil,
-				"image: %s\nreplicas: %d\nhttp: {port: 8080, listen: '127.0.0.1:%d'}\nhealth: {path: /health}\n", id, replicas, 8000+n)}
-		}
-		set, err := spec.LoadServices(files, "services")
-		if err != nil {
-			t.Fatal(err)
-		}
-		host := &converge.Host{Namespace: "conductor", Definitions: set, Engine: eng, Proxy: proxytest.NewFake(), Prober: doctor,
-			Store: disk, Secrets: nothing{}, Crontabs: jobless{}}
-		for id := range set.Services {
-			if _, err := host.Upgrade(t.Context(), converge.UpgradeRequest{Service: id, Revision: "v1"}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		eng, disk, doctor, host := deployed(t, services, replicas)
 		var mu sync.Mutex
 		gone := false
 		s := &Supervisor{Namespace: "conductor", Host: swept{host}, Goals: disk,
@@ -166,6 +175,49 @@ func TestSupervisor_HoldsNoMoreAfterAnHour(t *testing.T) {
 		}
 		if least := services * replicas * 3600 / 5; doctor.probes < least {
 			t.Errorf("%d probes in more than an hour, want %d at least", doctor.probes, least)
+		}
+	})
+}
+
+// A supervisor that hears nothing asks the engine and the proxy once for all its
+// services, and sees what was lost nevertheless.
+func TestSupervisor_LooksOnceForAll(t *testing.T) {
+	const services, replicas = 10, 2
+	synctest.Test(t, func(t *testing.T) {
+		eng, disk, _, host := deployed(t, services, replicas)
+		s := &Supervisor{Namespace: "conductor", Host: swept{host}, Goals: disk,
+			Events: func(ctx context.Context, _ map[string]string, ready func(), _ func(engine.Event)) error {
+				ready()
+				<-ctx.Done()
+				return ctx.Err()
+			}}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- s.Run(ctx) }()
+		time.Sleep(time.Minute)
+		lists := atomic.Int64{}
+		eng.Intercept = func(op, _ string) enginetest.Fault {
+			if op == "List" {
+				lists.Add(1)
+			}
+			return enginetest.Fault{}
+		}
+		time.Sleep(10 * time.Minute)
+		// Each looks around every 15 s, here all at once; runs are swept besides.
+		if n := lists.Load(); n < 40 || n > 60 {
+			t.Errorf("the engine was asked for %d lists in 10 minutes, want 40 to 60", n)
+		}
+		victim := eng.Containers()[3].Name
+		eng.Vanish(victim)
+		time.Sleep(17 * time.Second)
+		synctest.Wait()
+		left := eng.Containers()
+		if len(left) != services*replicas || slices.ContainsFunc(left, func(c engine.Container) bool { return c.Name == victim || c.State != engine.Running }) {
+			t.Errorf("%s vanished unheard; 17 s later there are %v", victim, left)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }
