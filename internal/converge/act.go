@@ -35,6 +35,7 @@ type action struct {
 	last     *health.Result
 	shared   *shared
 	starts   chan struct{}
+	switches *Switches
 	tags     map[string]string        // labels of the instance
 	ids      map[string]plan.Instance // all that exist, by name
 }
@@ -66,7 +67,7 @@ func (s *shared) leave() { <-s.turn }
 
 // action prepares a step.
 func (l *loop) action(s plan.Step) action {
-	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, starts: l.starts, ids: map[string]plan.Instance{}}
+	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, starts: l.starts, switches: l.switches, ids: map[string]plan.Instance{}}
 	for name, c := range l.obs.containers {
 		i := instance(c)
 		i.Served = l.obs.served(name)

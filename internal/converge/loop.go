@@ -52,6 +52,7 @@ type loop struct {
 	made     map[string]bool // instances that this loop created
 	shared   *shared
 	starts   chan struct{} // room for creations and starts, over the host; nil: as many as one likes
+	switches *Switches     // with whose switches its own are done; nil: with nobody's
 	unproved int           // switches in a row that were taken and not served
 	abort    string
 	failure  error // why the candidate was given up

@@ -14,11 +14,13 @@ import (
 func supervised(ctx context.Context, h *Host, hist history) error {
 	var tending sync.WaitGroup
 	errs := make([]error, len(hist.services))
+	glances, switches := &Glances{}, &Switches{}
 	for n, s := range hist.services {
 		look := make(chan struct{}, 1)
 		// Room for all and a turn for each: who comes first at one instant would
 		// be chance, and no history could be played again.
-		feed := Feed{Events: make(chan engine.Event, 64), Look: look, Starts: make(chan struct{}, 100), Recycle: make(chan struct{}, 1)}
+		feed := Feed{Events: make(chan engine.Event, 64), Look: look, Starts: make(chan struct{}, 100), Recycle: make(chan struct{}, 1),
+			Glances: glances, Switches: switches}
 		wake := func() {
 			select {
 			case look <- struct{}{}:

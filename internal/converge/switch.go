@@ -7,12 +7,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"conductor/internal/event"
 	"conductor/internal/plan"
 	"conductor/internal/proxy"
-	"conductor/internal/state"
 )
 
 // routeTimeout bounds a switch of the proxy, its test, reload and proof.
@@ -22,50 +22,163 @@ const routeTimeout = 60 * time.Second
 // an instance that vanished, or of a service that was forgotten.
 const drainsKept = 24 * time.Hour
 
-// route hands the proxy the service's new targets, and sees them proved. The
-// file says first what will be; which of the two is true is observed, so a
-// crash in between leaves routes that are neither proved in nor out.
+// Switches are those that the services of a host wait for. One switch of the
+// proxy serves all who wait: each renders, writes and proves all routes, so that
+// after a boot a hundred in line would take longer than the starts.
+type Switches struct {
+	mu    sync.Mutex
+	queue []*switching
+}
+
+// add puts one into the queue; nil: there is none.
+func (q *Switches) add(s *switching) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.queue = append(q.queue, s)
+}
+
+// take takes all out of the queue for who has the proxy's lock; none, where s was
+// taken, and done, by who had it before.
+func (q *Switches) take(s *switching) []*switching {
+	if q == nil {
+		return []*switching{s}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !slices.Contains(q.queue, s) {
+		return nil
+	}
+	all := q.queue
+	q.queue = nil
+	return all
+}
+
+// leave takes one out that does not wait any more; false: somebody does it.
+func (q *Switches) leave(s *switching) bool {
+	if q == nil {
+		return true
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := slices.Index(q.queue, s)
+	if n >= 0 {
+		q.queue = slices.Delete(q.queue, n, n+1)
+	}
+	return n >= 0
+}
+
+// switching is an action that routes.
+type switching struct {
+	action
+	in, out  []proxy.Target
+	changing bool       // it is more than other targets
+	done     chan error // how it ended, when another has done it
+}
+
+// route hands the proxy the service's new targets, with those of whoever else
+// waits for it, and sees them proved.
 func (a action) route(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
 	defer cancel()
+	s := &switching{action: a, done: make(chan error, 1)}
+	a.switches.add(s)
 	release, err := a.Store.LockProxy(ctx)
 	if err != nil {
-		return err
-	}
-	defer release()
-	before, err := a.Store.Routes()
-	if err != nil {
-		return err
-	}
-	after := before
-	old, had := before.Table.Route(a.service)
-	if had && !a.step.Gone && !plan.SameRoute(old.HTTP, *a.step.HTTP) {
-		after.Changing = with(before.Changing, a.service, true)
-	}
-	if a.step.Gone {
-		after.Table = before.Table.Without(a.service)
-	} else {
-		after.Table = before.Table.With(proxy.Route{Service: a.service, HTTP: *a.step.HTTP, Targets: a.step.Targets})
-	}
-	in, out := changes(old.Targets, a.step.Targets)
-	after.Drains = a.drains(before.Drains, nil)
-	if !a.step.Gone { // a route that goes is in the file until it is proved to be gone
-		if err := a.Store.PutRoutes(after); err != nil {
+		if a.switches.leave(s) {
 			return err
 		}
+		return <-s.done
 	}
-	change, err := a.Proxy.Apply(ctx, after.Table)
-	if err != nil {
-		return errors.Join(err, a.unput(err, before))
+	defer release()
+	all := a.switches.take(s)
+	if len(all) > 0 {
+		a.switchAll(ctx, all)
 	}
-	a.proved(in, out, change)
-	if a.step.Gone || len(out) > 0 || after.Changing[a.service] {
-		after.Drains = a.drains(after.Drains, out)
-		after.Changing = with(after.Changing, a.service, false)
-		return a.Store.PutRoutes(after)
-	}
-	return nil
+	return <-s.done
 }
+
+// switchAll tells each how its switch ended. The file says first what will be;
+// which of the two is true is observed, so a crash in between leaves routes that
+// are neither proved in nor out.
+func (h *Host) switchAll(ctx context.Context, all []*switching) {
+	tell := func(err error) {
+		for _, s := range all {
+			s.done <- err
+		}
+	}
+	before, err := h.Store.Routes()
+	if err != nil {
+		tell(err)
+		return
+	}
+	after, put := before, false
+	for _, s := range all {
+		old, had := before.Table.Route(s.service)
+		s.in, s.out = changes(old.Targets, s.step.Targets)
+		after.Drains = s.drains(after.Drains, nil)
+		if s.step.Gone { // its route is in the file until it is proved to be gone
+			continue
+		}
+		put = true
+		if s.changing = had && !plan.SameRoute(old.HTTP, *s.step.HTTP); s.changing {
+			after.Changing = with(after.Changing, s.service, true)
+		}
+		after.Table = after.Table.With(proxy.Route{Service: s.service, HTTP: *s.step.HTTP, Targets: s.step.Targets})
+	}
+	if put {
+		if err := h.Store.PutRoutes(after); err != nil {
+			tell(err)
+			return
+		}
+	}
+	for _, s := range all {
+		if s.step.Gone {
+			after.Table = after.Table.Without(s.service)
+		}
+	}
+	change, err := h.Proxy.Apply(ctx, after.Table)
+	if err != nil {
+		if put && errors.Is(err, proxy.ErrRefused) { // else the next observation tells what it serves
+			if e := h.Store.PutRoutes(before); e != nil {
+				tell(errors.Join(err, fmt.Errorf("routes file not restored: %w", e)))
+				return
+			}
+		}
+		if len(all) > 1 && errors.Is(err, proxy.ErrRefused) { // for one of them
+			for _, s := range all {
+				h.switchAll(ctx, []*switching{s})
+			}
+			return
+		}
+		tell(err)
+		return
+	}
+	noted := false
+	for _, s := range all {
+		s.proved(s.in, s.out, change)
+		if s.notes() {
+			noted = true
+			after.Drains = s.drains(after.Drains, s.out)
+			after.Changing = with(after.Changing, s.service, false)
+		}
+	}
+	if noted {
+		err = h.Store.PutRoutes(after)
+	}
+	for _, s := range all {
+		if s.notes() {
+			s.done <- err
+		} else {
+			s.done <- nil
+		}
+	}
+}
+
+// notes: what was proved is to be noted.
+func (s *switching) notes() bool { return s.step.Gone || len(s.out) > 0 || s.changing }
 
 // with is the set with the service in it, or without.
 func with(old map[string]bool, service string, in bool) map[string]bool {
@@ -78,17 +191,6 @@ func with(old map[string]bool, service string, in bool) map[string]bool {
 		m[service] = true
 	}
 	return m
-}
-
-// unput takes the file back where the proxy has refused what it says.
-func (a action) unput(err error, before state.Routes) error {
-	if a.step.Gone || !errors.Is(err, proxy.ErrRefused) {
-		return nil // what the proxy serves is not known: the next observation tells
-	}
-	if err := a.Store.PutRoutes(before); err != nil {
-		return fmt.Errorf("routes file not restored: %w", err)
-	}
-	return nil
 }
 
 // drains notes when instances were proved out, and forgets those that came in

@@ -40,9 +40,10 @@ type Feed struct {
 	// Recycle is the turn to replace an instance that is old, of which there is
 	// one over the host.
 	Recycle chan struct{}
-	// Glances are shared by all who tend a service of the host; nil: each looks
-	// by itself.
-	Glances *Glances
+	// Glances and Switches are shared by all who tend a service of the host; nil: each looks
+	// and switches by itself.
+	Glances  *Glances
+	Switches *Switches
 	// Fares is told at each pass how the service fares; nil: nobody.
 	Fares func(Condition)
 	// Settled is told at each pass whether the goal is reached; nil: nobody.
@@ -70,7 +71,7 @@ type tender struct {
 func (h *Host) Tend(ctx context.Context, id string, feed Feed) error {
 	work, cancel := context.WithCancel(ctx)
 	t := &tender{loop: h.loop(goal.Goal{Service: id}), feed: feed, told: map[string]bool{}, from: time.Now()}
-	t.work, t.events, t.starts = work, feed.Events, feed.Starts
+	t.work, t.events, t.starts, t.switches = work, feed.Events, feed.Starts, feed.Switches
 	defer func() {
 		cancel()
 		t.watch.close()

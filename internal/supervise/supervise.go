@@ -74,6 +74,7 @@ type Supervisor struct {
 	starts   chan struct{}
 	recycle  chan struct{}
 	glances  *converge.Glances
+	switches *converge.Switches
 	running  sync.WaitGroup
 
 	mu    sync.Mutex
@@ -93,7 +94,8 @@ type service struct {
 // Run tends all services until ctx is done. Everything that runs, runs on.
 func (s *Supervisor) Run(ctx context.Context) error {
 	s.services, s.feeds = map[string]*service{}, map[string]*service{}
-	s.starts, s.recycle, s.glances = make(chan struct{}, atOnce), make(chan struct{}, 1), &converge.Glances{}
+	s.starts, s.recycle = make(chan struct{}, atOnce), make(chan struct{}, 1)
+	s.glances, s.switches = &converge.Glances{}, &converge.Switches{}
 	defer s.running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -157,8 +159,8 @@ func (s *Supervisor) scan(ctx context.Context) error {
 		}
 		look := make(chan struct{}, 1)
 		svc := &service{stamp: stamp, look: look, done: make(chan struct{}), settled: make(chan struct{})}
-		svc.feed = converge.Feed{Events: make(chan engine.Event, backlog), Look: look, Starts: s.starts, Recycle: s.recycle, Glances: s.glances, Settled: svc.reached,
-			Fares: func(c converge.Condition) { s.fares(id, c) }, Late: s.Late}
+		svc.feed = converge.Feed{Events: make(chan engine.Event, backlog), Look: look, Starts: s.starts, Recycle: s.recycle, Glances: s.glances, Switches: s.switches,
+			Settled: svc.reached, Fares: func(c converge.Condition) { s.fares(id, c) }, Late: s.Late}
 		s.services[id] = svc
 		fresh = append(fresh, id)
 	}
