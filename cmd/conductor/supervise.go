@@ -54,7 +54,7 @@ func (s supervisor) run(ctx context.Context, address string) error {
 	defer release()
 	m := metrics.New(metrics.Sources{
 		Namespace: s.host.Namespace,
-		Status:    func(ctx context.Context) ([]converge.Status, error) { return s.status(ctx, nil) },
+		Status:    func(ctx context.Context) ([]converge.Status, error) { return s.status(ctx, nil, false) },
 		Upgrades:  s.history.Upgrades,
 		Proxy:     s.host.Proxy.Observe,
 		Version:   s.setup.Version,
@@ -62,7 +62,7 @@ func (s supervisor) run(ctx context.Context, address string) error {
 	})
 	pulse := &control.Pulse{Within: standstill}
 	server := &control.Server{
-		Status:  func(ctx context.Context, ids []string) (any, error) { return s.status(ctx, ids) },
+		Status:  func(ctx context.Context, ids []string, brief bool) (any, error) { return s.status(ctx, ids, brief) },
 		As:      goesBy(s.setup),
 		Metrics: m.Handler(),
 		Alive:   pulse.Alive,
@@ -122,8 +122,9 @@ func (s supervisor) run(ctx context.Context, address string) error {
 	}).Run(ctx)
 }
 
-// status is what service status says, with the definitions as they are now.
-func (s supervisor) status(ctx context.Context, ids []string) ([]converge.Status, error) {
+// status is what service status says, with the definitions as they are now;
+// brief: without what the instances use.
+func (s supervisor) status(ctx context.Context, ids []string, brief bool) ([]converge.Status, error) {
 	dir := s.setup.Config.ServicesDir
 	set, err := spec.LoadServices(os.DirFS(dir), dir)
 	if err != nil {
@@ -131,7 +132,11 @@ func (s supervisor) status(ctx context.Context, ids []string) ([]converge.Status
 	}
 	host := *s.host
 	host.Definitions = set
-	all, err := host.Status(ctx, ids...)
+	look := host.Status
+	if brief {
+		look = host.Brief
+	}
+	all, err := look(ctx, ids...)
 	if all == nil {
 		all = []converge.Status{}
 	}
@@ -148,10 +153,19 @@ type watchedHost struct {
 // itself where none answers for this program and configuration.
 func (w watchedHost) Status(ctx context.Context, ids ...string) ([]converge.Status, error) {
 	var all []converge.Status
-	if w.supervisor.Status(ctx, &all, ids...) {
+	if w.supervisor.Status(ctx, &all, false, ids...) {
 		return all, nil
 	}
 	return w.Host.Status(ctx, ids...)
+}
+
+// Brief is that without what the instances use.
+func (w watchedHost) Brief(ctx context.Context, ids ...string) ([]converge.Status, error) {
+	var all []converge.Status
+	if w.supervisor.Status(ctx, &all, true, ids...) {
+		return all, nil
+	}
+	return w.Host.Brief(ctx, ids...)
 }
 
 // goesBy is a digest of all that decides what a status says but for what is on

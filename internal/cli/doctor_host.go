@@ -204,7 +204,7 @@ func (d *doctor) drift(t proxy.Table, o proxy.Observed) {
 
 // services tells of those that are not well, and of orphans.
 func (d *doctor) services(ctx context.Context, set spec.Set, core Core) {
-	all, err := core.Status(ctx)
+	all, err := core.Brief(ctx)
 	if err != nil {
 		d.fail("services", "", err)
 		return

@@ -41,7 +41,7 @@ Flags end at the first word of the command.`,
 			if err != nil {
 				return err
 			}
-			statuses, err := p.Core.Status(cmd.Context(), id)
+			statuses, err := p.Core.Brief(cmd.Context(), id)
 			if err != nil {
 				return err
 			}

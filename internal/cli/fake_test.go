@@ -308,6 +308,10 @@ func (h *fakeHost) Prune(_ context.Context, ids ...string) ([]converge.Outcome, 
 	return []converge.Outcome{{Service: "shop", Verb: "prune", Changed: true, Note: "2 images let go", Took: spec.Duration(time.Second)}}, nil
 }
 
+func (h *fakeHost) Brief(ctx context.Context, ids ...string) ([]converge.Status, error) {
+	return h.Status(ctx, ids...)
+}
+
 func (h *fakeHost) Status(_ context.Context, ids ...string) ([]converge.Status, error) {
 	if h.wrong == "engine" {
 		return nil, fmt.Errorf("status: %w", engine.ErrUnreachable)

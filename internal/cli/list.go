@@ -36,7 +36,7 @@ func (a *app) list() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := p.Core.Status(cmd.Context())
+			all, err := p.Core.Brief(cmd.Context())
 			if err != nil {
 				return err
 			}

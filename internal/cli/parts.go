@@ -44,6 +44,9 @@ type Core interface {
 	Pause(ctx context.Context, id string, paused bool) (converge.Outcome, error)
 	// Status tells of the services, ordered by id; none named: all.
 	Status(ctx context.Context, ids ...string) ([]converge.Status, error)
+	// Brief is Status without what the instances use, which takes a while to be
+	// measured.
+	Brief(ctx context.Context, ids ...string) ([]converge.Status, error)
 	// Run runs a command in a container of its own.
 	Run(ctx context.Context, r converge.RunRequest) (converge.RunResult, error)
 	// GenerateCrontab is the crontab that runs the jobs of a revision.

@@ -26,13 +26,16 @@ type Client struct {
 	As string
 }
 
-// Status has the supervisor say how the services are, none named: all, into v.
-// It returns false where it does not: there is none, it goes by something else,
+// Status has the supervisor say how the services are, none named: all, into v;
+// brief: without what their instances use. It returns false where it does not: there is none, it goes by something else,
 // it failed, or took longer than 3 s. v is of no use then.
-func (c Client) Status(ctx context.Context, v any, ids ...string) bool {
+func (c Client) Status(ctx context.Context, v any, brief bool, ids ...string) bool {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	query := url.Values{"as": {c.As}, "id": ids}
+	if brief {
+		query.Set("brief", "")
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://conductor/v1/status?"+query.Encode(), nil)
 	if err != nil {
 		return false

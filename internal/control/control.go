@@ -36,9 +36,10 @@ const (
 // Server answers who watches. Publish is safe for concurrent use, also before
 // Serve and after it.
 type Server struct {
-	// Status tells how the services are, none named: all, in the form in which
+	// Status tells how the services are, none named: all; brief: without what
+	// their instances use. It is in the form in which
 	// `service status --output json` prints it.
-	Status func(ctx context.Context, ids []string) (any, error)
+	Status func(ctx context.Context, ids []string, brief bool) (any, error)
 	// As names what Status goes by: a client that names something else is
 	// refused. Who names nothing is answered.
 	As string
@@ -115,14 +116,15 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok\n"))
 }
 
-// status answers with the services that ?id= names, or with all.
+// status answers with the services that ?id= names, or with all;
+// ?brief leaves away what the instances use, which takes a while to be measured.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	if as := query.Get("as"); as != "" && as != s.As {
 		http.Error(w, "this supervisor has another version or configuration", http.StatusConflict)
 		return
 	}
-	all, err := s.Status(r.Context(), query["id"])
+	all, err := s.Status(r.Context(), query["id"], query.Has("brief"))
 	code := http.StatusOK
 	if err != nil {
 		code = http.StatusInternalServerError

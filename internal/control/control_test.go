@@ -37,7 +37,7 @@ func serve(t *testing.T) *watched {
 	t.Helper()
 	w := &watched{path: filepath.Join(t.TempDir(), "s.sock")}
 	w.Server = &Server{
-		Status: func(_ context.Context, ids []string) (any, error) {
+		Status: func(_ context.Context, ids []string, _ bool) (any, error) {
 			switch {
 			case len(ids) > 0 && ids[0] == "nobody":
 				return nil, fault.New(fault.ErrDefinition, "see the list", "unknown service %q", ids[0])
@@ -242,7 +242,7 @@ func TestServer_EndsWithinASecond(t *testing.T) {
 	w := serve(t)
 	asked, let := make(chan struct{}), make(chan struct{})
 	defer close(let)
-	w.Status = func(context.Context, []string) (any, error) { close(asked); <-let; return nil, nil }
+	w.Status = func(context.Context, []string, bool) (any, error) { close(asked); <-let; return nil, nil }
 	answered := make(chan error, 1)
 	go func() {
 		r, err := w.client.Get("http://conductor/v1/status")
@@ -399,7 +399,7 @@ func TestServer_WithoutListeners(t *testing.T) {
 func TestClient_AsksTheSupervisor(t *testing.T) {
 	w := serve(t)
 	ask := func(c Client, ids ...string) (all []string, ok bool) {
-		ok = c.Status(t.Context(), &all, ids...)
+		ok = c.Status(t.Context(), &all, false, ids...)
 		return all, ok
 	}
 	mine := Client{Path: w.path, As: "v1"}
@@ -420,7 +420,7 @@ func TestClient_AsksTheSupervisor(t *testing.T) {
 		}
 	}
 	var other map[string]int
-	if mine.Status(t.Context(), &other) {
+	if mine.Status(t.Context(), &other, false) {
 		t.Errorf("an answer of another form: %v", other)
 	}
 }
@@ -434,7 +434,7 @@ func TestClient_DoesNotWaitForLong(t *testing.T) {
 	}
 	defer l.Close()
 	begun := time.Now()
-	if (Client{Path: path, As: "v1"}).Status(t.Context(), &struct{}{}) {
+	if (Client{Path: path, As: "v1"}).Status(t.Context(), &struct{}{}, false) {
 		t.Error("answered by nobody")
 	}
 	if took := time.Since(begun); took < answerWithin || took > answerWithin+2*time.Second {

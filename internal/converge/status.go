@@ -23,6 +23,16 @@ const cpuWindow = 150 * time.Millisecond
 // Status says what the services are and should be, in the order of their ids.
 // Every running instance is probed once; nothing is changed.
 func (h *Host) Status(ctx context.Context, ids ...string) ([]Status, error) {
+	return h.statuses(ctx, true, ids)
+}
+
+// Brief is Status without what the instances use of memory and processors, which
+// takes a while to be measured.
+func (h *Host) Brief(ctx context.Context, ids ...string) ([]Status, error) {
+	return h.statuses(ctx, false, ids)
+}
+
+func (h *Host) statuses(ctx context.Context, use bool, ids []string) ([]Status, error) {
 	// A goal that cannot be read is told of its service; the others are shown.
 	goals, unreadable := h.Store.Goals()
 	byID := map[string]goal.Goal{}
@@ -51,7 +61,9 @@ func (h *Host) Status(ctx context.Context, ids ...string) ([]Status, error) {
 		out[n] = h.status(id, byID[id], s)
 	}
 	s.probe(ctx, h.Prober, out, byID)
-	s.use(ctx, out)
+	if use {
+		s.use(ctx, out)
+	}
 	for n := range out {
 		out[n].sumUp(byID[out[n].Service])
 	}

@@ -107,7 +107,7 @@ func (r *Recycler) refresh(ctx context.Context, c Call) error {
 // has one no more is for a person to know, and keeps nobody from running what is
 // here. It answers with events.
 func (r *Recycler) refreshImages(ctx context.Context, c Call) error {
-	all, err := r.Services.Status(ctx)
+	all, err := r.Services.Brief(ctx)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ type statuses struct {
 	all []converge.Status
 }
 
-func (s statuses) Status(context.Context, ...string) ([]converge.Status, error) { return s.all, nil }
+func (s statuses) Brief(context.Context, ...string) ([]converge.Status, error) { return s.all, nil }
 
 func newRecycler(t *testing.T) (*Recycler, *state.Dir) {
 	t.Helper()

@@ -42,7 +42,7 @@ type Station struct {
 
 // Services are this host's; converge.Host is it for real.
 type Services interface {
-	Status(ctx context.Context, ids ...string) ([]converge.Status, error)
+	Brief(ctx context.Context, ids ...string) ([]converge.Status, error)
 	Bring(ctx context.Context, id, revision string) (image string, err error)
 	Run(ctx context.Context, r converge.RunRequest) (converge.RunResult, error)
 }
@@ -145,7 +145,7 @@ func (s *Station) service(ctx context.Context, r remote.Request, seen *fleet.See
 		return err
 	}
 	seen.Definition, seen.Routed = digest, def.Policy.HTTP != nil
-	all, err := s.Services.Status(ctx, r.Service)
+	all, err := s.Services.Brief(ctx, r.Service)
 	if err != nil {
 		return err
 	}
