@@ -28,8 +28,14 @@ func (f *Fleet) Deploy(ctx context.Context, d Deploy) (Outcome, error) {
 	if err != nil {
 		return l.outcome(), err
 	}
+	held := time.Now()
 	if err := l.hook(ctx, BeforeDeploy, "", nil); err != nil {
 		return l.outcome(), err
+	}
+	if time.Since(held) > look { // that was a while ago, or the hook has changed something
+		for _, h := range l.hosts {
+			h.stale = true
+		}
 	}
 	from := l.from()
 	err = l.run(ctx)

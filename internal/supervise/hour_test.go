@@ -191,17 +191,18 @@ func TestSupervisor_LooksOnceForAll(t *testing.T) {
 				<-ctx.Done()
 				return ctx.Err()
 			}}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- s.Run(ctx) }()
-		time.Sleep(time.Minute)
-		lists := atomic.Int64{}
+		var lists atomic.Int64
 		eng.Intercept = func(op, _ string) enginetest.Fault {
 			if op == "List" {
 				lists.Add(1)
 			}
 			return enginetest.Fault{}
 		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- s.Run(ctx) }()
+		time.Sleep(time.Minute)
+		lists.Store(0)
 		time.Sleep(10 * time.Minute)
 		// Each looks around every 15 s, here all at once; runs are swept besides.
 		if n := lists.Load(); n < 40 || n > 60 {
