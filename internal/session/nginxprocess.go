@@ -124,17 +124,20 @@ func (c *nginxChange) reload(ctx context.Context) error {
 // that finish what is in flight at an earlier configuration.
 type nginxWorkers struct {
 	taking, finishing []int
-	starting          int // that have not said yet what they are
+	starting          []int // have not said yet what they are
 }
 
-// follows: a new configuration has taken over from what was before.
+// follows: a new configuration has taken over from what was before, or was about
+// to be.
 func (w nginxWorkers) follows(before nginxWorkers) bool {
-	return len(w.taking) > 0 && !slices.ContainsFunc(w.taking, func(pid int) bool { return slices.Contains(before.taking, pid) })
+	return len(w.taking) > 0 && !slices.ContainsFunc(w.taking, func(pid int) bool {
+		return slices.Contains(before.taking, pid) || slices.Contains(before.starting, pid)
+	})
 }
 
 // runs: what takes connections now is what took them before.
 func (w nginxWorkers) runs(now nginxWorkers) bool {
-	return len(now.taking) > 0 && now.starting == 0 && !slices.ContainsFunc(now.taking, func(pid int) bool { return !slices.Contains(w.taking, pid) })
+	return len(now.taking) > 0 && len(now.starting) == 0 && !slices.ContainsFunc(now.taking, func(pid int) bool { return !slices.Contains(w.taking, pid) })
 }
 
 func (c *nginxChange) workers() (nginxWorkers, error) {
@@ -158,7 +161,7 @@ func (c *nginxChange) workers() (nginxWorkers, error) {
 		case strings.HasPrefix(title, "nginx: worker process"):
 			w.taking = append(w.taking, pid)
 		case strings.HasPrefix(title, "nginx: master"):
-			w.starting++
+			w.starting = append(w.starting, pid)
 		}
 	}
 	return w, nil
