@@ -29,9 +29,32 @@ const standstill = 10 * time.Second
 // lastWords is how long the end may wait for messages on their way.
 const lastWords = 700 * time.Millisecond
 
-// gcPercent is how much garbage a supervisor may have beside what it needs, in
-// percent; Go's default is 100.
-const gcPercent = 30
+// How much garbage a supervisor may have beside what it needs, in percent; Go's
+// default is 100. It does little for a long time, and the memory is the services':
+// what it leaves behind is picked up early. While it starts containers the
+// processor is what they wait for.
+const (
+	gcCalm = 30
+	gcBusy = 200
+)
+
+// collecting sets how much garbage there may be.
+type collecting struct{ percent int }
+
+func (c *collecting) set(busy bool) {
+	percent := gcCalm
+	if busy {
+		percent = gcBusy
+	}
+	if percent == c.percent {
+		return
+	}
+	c.percent = percent
+	debug.SetGCPercent(percent)
+	if !busy {
+		debug.FreeOSMemory()
+	}
+}
 
 // supervisor is one that can be watched.
 type supervisor struct {
@@ -44,9 +67,6 @@ type supervisor struct {
 // run looks after all services until ctx is done, and has metrics at the
 // address, unless that is empty.
 func (s supervisor) run(ctx context.Context, address string) error {
-	// It does little for a long time: what it leaves behind is picked up early,
-	// for the memory is the services'.
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	release, err := s.dir.LockSupervisor(ctx, state.Holder{Verb: "supervise", User: s.setup.User})
 	if err != nil {
 		return err
@@ -110,13 +130,15 @@ func (s supervisor) run(ctx context.Context, address string) error {
 		return len(all), err
 	})
 	defer context.AfterFunc(ctx, n.stopping)()
+	var garbage collecting
 	return (&supervise.Supervisor{
 		Namespace: host.Namespace, Host: &host, Goals: s.dir, Events: host.Engine.Events, Emit: host.Emit,
 		HostName: name, Tell: people, Log: s.history,
 		Ready: func() { n.ready(time.Now()) },
-		Beat: func() {
+		Beat: func(busy bool) {
 			pulse.Beat()
 			n.beat(time.Now())
+			garbage.set(busy)
 		},
 		Late: m.Late,
 	}).Run(ctx)

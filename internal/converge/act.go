@@ -36,6 +36,7 @@ type action struct {
 	shared   *shared
 	starts   chan struct{}
 	switches *Switches
+	glances  *Glances
 	tags     map[string]string        // labels of the instance
 	ids      map[string]plan.Instance // all that exist, by name
 }
@@ -67,7 +68,7 @@ func (s *shared) leave() { <-s.turn }
 
 // action prepares a step.
 func (l *loop) action(s plan.Step) action {
-	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, starts: l.starts, switches: l.switches, ids: map[string]plan.Instance{}}
+	a := action{Host: l.Host, service: l.service, goal: l.goal, step: s, shared: l.shared, starts: l.starts, switches: l.switches, glances: l.glances, ids: map[string]plan.Instance{}}
 	for name, c := range l.obs.containers {
 		i := instance(c)
 		i.Served = l.obs.served(name)
@@ -255,7 +256,7 @@ func (a action) address(ctx context.Context) (network string, addr netip.Addr, e
 		}
 	}
 	if s.used == nil {
-		if s.used, err = a.usedAddresses(ctx); err != nil {
+		if s.used, err = a.glances.usedAddresses(ctx, a.Host); err != nil {
 			return "", addr, err
 		}
 		s.used[s.network.Gateway] = true

@@ -2,7 +2,8 @@ package converge
 
 import (
 	"context"
-	"sync"
+	"maps"
+	"net/netip"
 	"time"
 
 	"conductor/internal/engine"
@@ -10,16 +11,52 @@ import (
 	"conductor/internal/state"
 )
 
-// Glances are looks at everything that the services of a host have in common.
-// Whoever tends one of them looks around from time to time though nothing was
-// heard; a hundred who each ask the engine and the proxy, of which each answers
-// with what a hundred have, would make most of what an idle supervisor costs.
+// Glances are looks at what the services of a host have in common, shared by all
+// who tend one of them: each answer of the proxy is about a hundred services, and
+// of the engine about all containers. Whoever asks is given a look that began
+// after it asked, as its own would have; those who ask at one time, as after a
+// boot, are given one and the same. nil: each looks by itself.
 type Glances struct {
-	mu   sync.Mutex
-	last *glance
+	around joint[*glance]
+	proxy  joint[proxy.Observed]
+	used   joint[map[netip.Addr]bool]
 }
 
-// glance is one look; nobody changes it.
+// NewGlances returns those of one host.
+func NewGlances() *Glances {
+	g := &Glances{}
+	g.around.turn, g.proxy.turn, g.used.turn = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	return g
+}
+
+// joint is a look that is shared, with its answer; nobody changes that.
+type joint[T any] struct {
+	turn  chan struct{} // room for one: who looks has it
+	began time.Time
+	last  T
+	err   error
+}
+
+// since returns a look that began after that time: the last one, or its own.
+func (j *joint[T]) since(ctx context.Context, after time.Time, look func(context.Context) (T, error)) (v T, err error) {
+	select {
+	case j.turn <- struct{}{}:
+	case <-ctx.Done():
+		return v, context.Cause(ctx)
+	}
+	defer func() { <-j.turn }()
+	if j.began.After(after) {
+		return j.last, j.err
+	}
+	began := time.Now()
+	v, err = look(ctx)
+	if err == nil || ctx.Err() == nil { // else it is the asker's own end
+		j.began, j.last, j.err = began, v, err
+	}
+	return v, err
+}
+
+// glance is one look around for those who have heard nothing for a while.
 type glance struct {
 	at         time.Time                     // when it began
 	containers map[string][]engine.Container // instances, by service
@@ -28,28 +65,42 @@ type glance struct {
 	err        error // of the proxy
 }
 
-// since returns a look that began after that time: the last one, or its own.
+// since returns a look around that began after that time.
 func (g *Glances) since(ctx context.Context, h *Host, after time.Time) (*glance, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.last != nil && g.last.at.After(after) {
-		return g.last, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	now := &glance{at: time.Now(), containers: map[string][]engine.Container{}}
-	list, err := h.Engine.List(ctx, h.mine("", KindService))
-	if err != nil {
-		return nil, err
+	return g.around.since(ctx, after, func(ctx context.Context) (*glance, error) {
+		now := &glance{at: time.Now(), containers: map[string][]engine.Container{}}
+		list, err := h.Engine.List(ctx, h.mine("", KindService))
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range list {
+			id := c.Labels[LabelService]
+			now.containers[id] = append(now.containers[id], c)
+		}
+		if now.routes, err = h.Store.Routes(); err != nil {
+			return nil, err
+		}
+		now.seen, now.err = h.Proxy.Observe(ctx)
+		return now, nil
+	})
+}
+
+// proxied is what the proxy serves from now on.
+func (g *Glances) proxied(ctx context.Context, h *Host) (proxy.Observed, error) {
+	if g == nil {
+		return h.Proxy.Observe(ctx)
 	}
-	for _, c := range list {
-		id := c.Labels[LabelService]
-		now.containers[id] = append(now.containers[id], c)
+	return g.proxy.since(ctx, time.Now(), h.Proxy.Observe)
+}
+
+// usedAddresses are those that a container of ours has from now on, dead or
+// alive, or that are routed. They are the caller's.
+func (g *Glances) usedAddresses(ctx context.Context, h *Host) (map[netip.Addr]bool, error) {
+	if g == nil {
+		return h.usedAddresses(ctx)
 	}
-	if now.routes, err = h.Store.Routes(); err != nil {
-		return nil, err
-	}
-	now.seen, now.err = h.Proxy.Observe(ctx)
-	g.last = now
-	return now, nil
+	used, err := g.used.since(ctx, time.Now(), h.usedAddresses)
+	return maps.Clone(used), err
 }

@@ -53,6 +53,7 @@ type loop struct {
 	shared   *shared
 	starts   chan struct{} // room for creations and starts, over the host; nil: as many as one likes
 	switches *Switches     // with whose switches its own are done; nil: with nobody's
+	glances  *Glances      // with whom looks are shared; nil: with nobody
 	unproved int           // switches in a row that were taken and not served
 	abort    string
 	failure  error // why the candidate was given up

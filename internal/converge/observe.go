@@ -40,6 +40,7 @@ type observer struct {
 	// look in place of the next one.
 	looked   time.Time
 	glance   *glance
+	glances  *Glances             // with whom looks are shared; nil: with nobody
 	mayRoute bool                 // the proxy, or its file, had a route for the service at the last look
 	outSince map[string]time.Time // first seen proved out, where the file does not say
 	wasIn    map[string]time.Time // the start of the process that was in
@@ -159,7 +160,7 @@ func (o *observer) proxied(ctx context.Context, now time.Time) (proxy.Observed, 
 		return g.seen, g.err
 	}
 	o.looked = now
-	return o.h.Proxy.Observe(ctx)
+	return o.glances.proxied(ctx, o.h)
 }
 
 // routed returns the routes that are to be served.

@@ -14,7 +14,7 @@ import (
 func supervised(ctx context.Context, h *Host, hist history) error {
 	var tending sync.WaitGroup
 	errs := make([]error, len(hist.services))
-	glances, switches := &Glances{}, &Switches{}
+	glances, switches := NewGlances(), &Switches{}
 	for n, s := range hist.services {
 		look := make(chan struct{}, 1)
 		// Room for all and a turn for each: who comes first at one instant would

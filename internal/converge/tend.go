@@ -72,6 +72,7 @@ func (h *Host) Tend(ctx context.Context, id string, feed Feed) error {
 	work, cancel := context.WithCancel(ctx)
 	t := &tender{loop: h.loop(goal.Goal{Service: id}), feed: feed, told: map[string]bool{}, from: time.Now()}
 	t.work, t.events, t.starts, t.switches = work, feed.Events, feed.Starts, feed.Switches
+	t.glances, t.obs.glances = feed.Glances, feed.Glances
 	defer func() {
 		cancel()
 		t.watch.close()

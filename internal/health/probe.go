@@ -1,7 +1,6 @@
 package health
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"conductor/internal/engine"
+	"conductor/internal/exchange"
 	"conductor/internal/spec"
 )
 
@@ -84,7 +84,9 @@ func askHTTP(ctx context.Context, i Instance, h spec.Health) (r Result) {
 		r.Text = asked + clean(err.Error())
 		return r
 	}
-	resp, end, err := exchange(ctx, to, req)
+	// A connection that was kept from the probe before says nothing of the instance
+	// now, and would count as a client of one that is drained.
+	resp, end, err := exchange.Do(ctx, to, req, maxAnswer)
 	if err != nil {
 		r.Refused = errors.Is(err, syscall.ECONNREFUSED)
 		r.Text = asked + why(ctx, err)
@@ -115,46 +117,6 @@ func askHTTP(ctx context.Context, i Instance, h spec.Health) (r Result) {
 
 // maxAnswer is how many bytes of an answer are read.
 const maxAnswer = 64 << 10
-
-// exchange sends the request and reads the head of its answer, over a connection
-// of its own: one that was kept from the probe before says nothing of the
-// instance now, and would count as a client of one that is drained. There are
-// thousands of probes an hour, so it does without what an http.Transport does
-// for connections that are kept. It follows no redirect. end closes the
-// connection.
-func exchange(ctx context.Context, to netip.AddrPort, req *http.Request) (resp *http.Response, end func(), err error) {
-	d := net.Dialer{KeepAlive: -1}
-	conn, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return nil, nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	end = func() {
-		stop()
-		_ = conn.Close()
-	}
-	req.Close = true
-	if err = req.Write(conn); err == nil {
-		most := &io.LimitedReader{R: conn, N: maxAnswer}
-		in := bufio.NewReader(most)
-		for resp, err = http.ReadResponse(in, req); err == nil && interim(resp); {
-			resp, err = http.ReadResponse(in, req)
-		}
-		if err != nil && most.N <= 0 {
-			err = fmt.Errorf("the head of its answer is longer than %d KiB", maxAnswer>>10)
-		}
-	}
-	if err != nil {
-		end()
-		return nil, nil, err
-	}
-	return resp, end, nil
-}
-
-// interim: another answer follows.
-func interim(r *http.Response) bool {
-	return r.StatusCode >= 100 && r.StatusCode <= 199 && r.StatusCode != http.StatusSwitchingProtocols
-}
 
 // request is as a client's would come through the proxy, with what the
 // definition says over that.

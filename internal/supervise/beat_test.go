@@ -47,7 +47,7 @@ func TestSupervisor_BeatsWhileItGoesOn(t *testing.T) {
 				return ctx.Err()
 			},
 			Ready: func() { early.Store(1 - beats.Load()) },
-			Beat:  func() { beats.Add(1) },
+			Beat:  func(bool) { beats.Add(1) },
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)

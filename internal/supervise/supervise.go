@@ -33,6 +33,8 @@ const (
 	depends = time.Minute
 	// backlog is how many events of a service are kept while it is busy.
 	backlog = 32
+	// calming is how long a host counts as busy after containers were started.
+	calming = 10 * time.Second
 	// silence is how long the engine may be gone before anybody is told.
 	silence = 2 * time.Second
 )
@@ -65,9 +67,10 @@ type Supervisor struct {
 	// Ready is called once all services that there are at the beginning are
 	// being tended; nil: nobody.
 	Ready func()
-	// Beat is called about once a second for as long as the loop goes on, Late
-	// with how late each pass over a service begins; nil: nobody.
-	Beat func()
+	// Beat is called about once a second for as long as the loop goes on, and told
+	// whether containers are being created or started, or were a moment ago. Late
+	// is told how late each pass over a service begins. nil: nobody.
+	Beat func(busy bool)
 	Late func(by time.Duration)
 
 	services map[string]*service
@@ -95,7 +98,7 @@ type service struct {
 func (s *Supervisor) Run(ctx context.Context) error {
 	s.services, s.feeds = map[string]*service{}, map[string]*service{}
 	s.starts, s.recycle = make(chan struct{}, atOnce), make(chan struct{}, 1)
-	s.glances, s.switches = &converge.Glances{}, &converge.Switches{}
+	s.glances, s.switches = converge.NewGlances(), &converge.Switches{}
 	defer s.running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -108,10 +111,13 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if s.Ready != nil {
 		s.Ready()
 	}
-	unreadable := ""
+	unreadable, busy := "", time.Now() // there may be much to start, as after a boot
 	for tick := time.NewTicker(rescan); ; {
+		if len(s.starts) > 0 {
+			busy = time.Now()
+		}
 		if s.Beat != nil {
-			s.Beat()
+			s.Beat(time.Since(busy) < calming)
 		}
 		select {
 		case <-ctx.Done():

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"conductor/internal/atomicfile"
+	"conductor/internal/exchange"
 	"conductor/internal/fault"
 	"conductor/internal/proxy"
 )
@@ -37,6 +38,9 @@ type admin struct {
 // askTimeout bounds one question; the running nginx answers within a
 // millisecond unless the machine is overloaded.
 const askTimeout = 2 * time.Second
+
+// maxAnswer is how many bytes of an answer are read.
+const maxAnswer = 64 << 20
 
 // errTwoMasters: during a binary upgrade two nginx masters share the sockets,
 // each with its own peers.
@@ -174,21 +178,27 @@ func (a admin) do(ctx context.Context, method, body string) (status, error) {
 		return status{}, fmt.Errorf("ask nginx: %w", err)
 	}
 	req.Header.Set("X-Conductor-Token", a.token)
-	t := &http.Transport{DisableKeepAlives: true}
-	resp, err := t.RoundTrip(req)
+	resp, end, err := exchange.Do(ctx, a.addr, req, maxAnswer)
 	if err != nil {
-		return status{}, fmt.Errorf("ask nginx at %s: %w", a.addr, err)
+		return status{}, a.unanswered(ctx, err)
 	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	defer end()
+	text, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return status{}, fmt.Errorf("ask nginx at %s: %w", a.addr, err)
+		return status{}, a.unanswered(ctx, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		line, _, _ := strings.Cut(string(text[:min(len(text), 200)]), "\n")
 		return status{}, fmt.Errorf("ask nginx at %s: it answers %d: %s", a.addr, resp.StatusCode, line)
 	}
 	return parseStatus(string(text))
+}
+
+func (a admin) unanswered(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("ask nginx at %s: %w", a.addr, err)
 }
 
 func parseStatus(text string) (status, error) {

@@ -23,7 +23,7 @@ func (p *Proxy) Check(ctx context.Context, t proxy.Table) error {
 	if err != nil {
 		return err
 	}
-	want, err := render(t, s)
+	want, err := p.render(t, s)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (p *Proxy) Apply(ctx context.Context, t proxy.Table) (proxy.Change, error) 
 	if err != nil {
 		return proxy.Change{}, err
 	}
-	want, err := render(t, s)
+	want, err := p.render(t, s)
 	if err != nil {
 		return proxy.Change{}, err
 	}
@@ -110,9 +110,11 @@ func (c *change) next() uint64 {
 }
 
 func (c *change) write(d document) error {
-	if err := atomicfile.Write(c.p.File(), d.bytes(), 0o644); err != nil {
+	text := d.bytes()
+	if err := atomicfile.Write(c.p.File(), text, 0o644); err != nil {
 		return fault.New(fault.ErrHost, "", "write nginx file: %w", err)
 	}
+	c.p.read.wrote(text, d)
 	c.done.Written = true
 	c.had, c.whole = d, true
 	return nil

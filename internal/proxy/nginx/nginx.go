@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -52,7 +53,39 @@ type Proxy struct {
 	c  Config
 	mu sync.Mutex // one change at a time in this process; callers lock between processes
 
-	read parsed // the file as it was read last: it is looked at often and seldom changes
+	read parsed   // the file as it was read last: it is looked at often and seldom changes
+	made rendered // the structure as it was made last: mostly only peers change; under mu
+}
+
+// rendered is a structure, and what it was made from.
+type rendered struct {
+	routes   []proxy.Route // without their targets
+	settings settings
+	d        document // without peers
+}
+
+// render makes the file for the table, anew where its structure is not the last one.
+func (p *Proxy) render(t proxy.Table, s settings) (document, error) {
+	bare := slices.Clone(t.Routes)
+	for i := range bare {
+		bare[i].Targets = nil
+	}
+	if p.made.d.structure == "" || !reflect.DeepEqual(p.made.routes, bare) || !reflect.DeepEqual(p.made.settings, s) {
+		d, err := render(t, s)
+		if err != nil {
+			return document{}, err
+		}
+		p.made = rendered{bare, s, document{head: d.head, tail: d.tail, structure: d.structure}}
+		return d, nil
+	}
+	for _, r := range t.Routes {
+		if err := validate(r); err != nil {
+			return document{}, err
+		}
+	}
+	d := p.made.d
+	d.peers = peersOf(t)
+	return d, nil
 }
 
 // parsed is the file with what parse found in it.
@@ -63,6 +96,13 @@ type parsed struct {
 	text []byte
 	d    document
 	err  error
+}
+
+// wrote takes in what the file is now.
+func (p *parsed) wrote(text []byte, d document) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text, p.d, p.err = text, d, nil
 }
 
 // parse returns what parse does; it is not to be changed.
