@@ -194,6 +194,7 @@ func (l *loop) observe(now time.Time) (plan.Input, error) {
 		l.unproved = 0
 	}
 	l.probe(is)
+	l.catchUp()
 	l.watch.fill(is, l.healthOf)
 	crontab, err := l.installed(l.goal)
 	if err != nil {
@@ -364,6 +365,19 @@ func (l *loop) happened(e engine.Event) bool {
 // heard takes in what happened to a container.
 func (l *loop) heard(e engine.Event) {
 	l.obs.heard(e, slices.ContainsFunc(l.goal.Releases(), func(r goal.Release) bool { return r.Container.Limits.Memory > 0 }))
+}
+
+// catchUp takes in what instances have answered while the engine and the proxy
+// were asked, which may have taken half a minute.
+func (l *loop) catchUp() {
+	for {
+		select {
+		case p := <-l.watch.found:
+			l.answered(*p)
+		default:
+			return
+		}
+	}
 }
 
 // changing are the names of the containers that a step in flight is changing.

@@ -84,7 +84,7 @@ func (o *observer) ended(c, old engine.Container, now time.Time) (engine.Contain
 	if !ok {
 		return c, false
 	}
-	if c.State != engine.Running || old.ID != c.ID || old.StartedAt.After(e.Time) || now.Sub(e.Time) > clearing {
+	if c.State != engine.Running || old.ID != c.ID || !old.StartedAt.Before(e.Time) || now.Sub(e.Time) > clearing {
 		delete(o.died, c.ID)
 		o.stale[c.ID] = true // whatever else there is to know of its end
 		return c, false

@@ -14,6 +14,7 @@ import (
 // there is one at a time: who does it has the token of the feed.
 type recycling struct {
 	name  string    // the old instance; "": none is being replaced
+	since time.Time // it has been
 	after time.Time // no sooner is another one replaced
 }
 
@@ -43,7 +44,7 @@ func (t *tender) recycle(in *plan.Input) {
 	}
 	select {
 	case t.feed.Recycle <- struct{}{}:
-		t.recycling.name, in.Recycle = oldest.Name, oldest.Name
+		t.recycling.name, t.recycling.since, in.Recycle = oldest.Name, in.Now, oldest.Name
 	default: // it is another service's turn
 	}
 }
@@ -76,17 +77,30 @@ func (t *tender) spoiled(in plan.Input, out plan.Output) bool {
 		return false
 	}
 	old := in.Instances[n]
-	for _, tr := range out.Trouble {
-		for _, i := range in.Instances {
-			if i.Name != tr.Instance || i.Slot != old.Slot || i.N <= old.N {
-				continue
-			}
-			t.tell(event.Warning, old.Name, old.ID, old.Revision, "",
-				fmt.Sprintf("%s was to be recycled and stays: the fresh %s did not become healthy: %s", old.Name, i.Name, tr.Cause))
-			t.recycling.after = in.Now.Add(t.goal.Policy.Recycle.Every.D())
-			t.recycled()
-			return true
+	why := t.inVain(in, out, old)
+	if why == "" {
+		return false
+	}
+	t.tell(event.Warning, old.Name, old.ID, old.Revision, "", old.Name+" was to be recycled and stays: "+why)
+	t.recycling.after = in.Now.Add(t.goal.Policy.Recycle.Every.D())
+	t.recycled()
+	return true
+}
+
+// inVain says why there will be no fresh instance in the place of the old one;
+// "": there may yet be.
+func (t *tender) inVain(in plan.Input, out plan.Output, old plan.Instance) string {
+	for _, r := range in.Refused {
+		if r.Release == old.Release && r.Slot == old.Slot && !r.At.Before(t.recycling.since) {
+			return "no fresh one can be made: " + r.Reason
 		}
 	}
-	return false
+	for _, tr := range out.Trouble {
+		for _, i := range in.Instances {
+			if i.Name == tr.Instance && i.Slot == old.Slot && i.N > old.N {
+				return fmt.Sprintf("the fresh %s did not become healthy: %s", i.Name, tr.Cause)
+			}
+		}
+	}
+	return ""
 }

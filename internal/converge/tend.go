@@ -80,6 +80,7 @@ func (h *Host) Tend(ctx context.Context, id string, feed Feed) error {
 		t.recycled()
 	}()
 	pause := time.Duration(0)
+	t.look(ctx, time.Now()) // all services of the host begin at one time
 	for ctx.Err() == nil {
 		g, ok, err := h.Store.Goal(id)
 		if err == nil && !ok {
@@ -234,6 +235,7 @@ func (t *tender) idle(ctx context.Context, at time.Time) {
 		case <-t.feed.Look:
 			t.obs.changed("")
 			t.obs.routesKnown = false
+			t.look(ctx, time.Now()) // often all are asked
 			return
 		case <-timer.C:
 			if t.feed.Late != nil {
@@ -242,7 +244,7 @@ func (t *tender) idle(ctx context.Context, at time.Time) {
 			t.obs.changed("")
 			t.obs.routesKnown = false
 			if pause > slowPass-relist {
-				t.look(ctx)
+				t.look(ctx, later(t.obs.looked, time.Now().Add(-relist)))
 			}
 			return
 		case <-ctx.Done():
@@ -251,19 +253,22 @@ func (t *tender) idle(ctx context.Context, at time.Time) {
 	}
 }
 
-// look takes another's look at the host for the next one, if it is a new one.
+// look takes a look at the whole host that began after that time for the next one.
 // What it would act upon it sees for itself, once it has the lock.
-func (t *tender) look(ctx context.Context) {
+func (t *tender) look(ctx context.Context, after time.Time) {
 	if t.feed.Glances == nil {
 		return
-	}
-	after := time.Now().Add(-relist)
-	if after.Before(t.obs.looked) {
-		after = t.obs.looked
 	}
 	if g, err := t.feed.Glances.since(ctx, t.Host, after); err == nil {
 		t.obs.glance = g
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // matters takes an answer, and says whether it may change a decision.

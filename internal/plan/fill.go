@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -38,9 +39,12 @@ func (p *planner) slot(g group, slot int, trial bool) {
 			p.wait(i.Name + " has not answered its probe yet") // it may be what takes over
 		case ok && best.Name == p.Recycle && i.State == engine.Created:
 			p.start(i)
-		case ok && best.Name == p.Recycle && !i.Late(h, p.Now):
+		case ok && best.Name == p.Recycle && !i.Late(h, p.Now) && !i.Sick(h):
 			p.look(i.StartedAt.Add(h.StartTimeout.D()))
 			p.wait(i.Name + " is not healthy yet")
+		case ok && best.Name == p.Recycle:
+			p.trouble(i, cmp.Or(p.failed(i), "sick: "+i.LastWord))
+			p.retire(i, best.Name+" serves on", true)
 		case ok:
 			// The one that serves has won; but a routed one goes only
 			// after the winner is proved to serve.

@@ -365,8 +365,12 @@ func (p *planner) inWords() string {
 	return n + " healthy and proved to serve"
 }
 
-// look asks for another look at t.
+// look asks to look again at that time. One that has passed would be asked for
+// over and over: what was due then is known, or is on its way.
 func (p *planner) look(t time.Time) {
+	if !t.After(p.Now) {
+		return
+	}
 	if p.out.LookAt.IsZero() || t.Before(p.out.LookAt) {
 		p.out.LookAt = t
 	}

@@ -136,25 +136,39 @@ func (c *change) peers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.p.c.ProveTimeout, errNotProved)
 	defer cancel()
 	// nginx may be restarting just now: it is asked until the time is over.
+	st, asked := c.now, c.running // what it answered a moment ago
 	return poll(ctx, func() error {
-		st, err := c.admin.ask(ctx)
-		if err != nil {
-			return c.p.unreachable(ctx, err)
-		}
-		if !c.serves(st) || st.generation != c.want.peers.generation {
-			if _, err = c.admin.set(ctx, st.boot, c.want.peers); err != nil {
+		var err error
+		if !asked {
+			if st, err = c.admin.ask(ctx); err != nil {
 				return c.p.unreachable(ctx, err)
 			}
 		}
-		if st, err = c.admin.askTwice(ctx); err != nil {
+		asked = false
+		first := st
+		if !c.proved(st) {
+			// Its answer is the first of the two that prove it.
+			if first, err = c.admin.set(ctx, st.boot, c.want.peers); err != nil {
+				return c.p.unreachable(ctx, err)
+			}
+		}
+		if st, err = c.admin.ask(ctx); err != nil {
 			return c.p.unreachable(ctx, err)
 		}
-		if !c.serves(st) || st.generation != c.want.peers.generation {
+		if first.boot != st.boot {
+			return c.p.unreachable(ctx, errTwoMasters)
+		}
+		if !c.proved(first) || !c.proved(st) {
 			return c.p.unreachable(ctx, errors.New("nginx answers with other peers than it was given"))
 		}
 		c.now = st
 		return nil
 	})
+}
+
+// proved tells whether the answer has all that is wanted.
+func (c *change) proved(st status) bool {
+	return c.serves(st) && st.generation == c.want.peers.generation
 }
 
 // serves tells whether the answer has the structure and the peers.
