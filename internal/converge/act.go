@@ -365,7 +365,7 @@ func (a action) drop(ctx context.Context) (*goal.Goal, error, error) {
 		a.say(event.Failed, a.step.Cause, "the candidate is given up")
 	}
 	g := a.goal
-	g.Drop()
+	g.Drop(time.Now())
 	if err := a.Store.PutGoal(g); err != nil {
 		return nil, failure, err
 	}

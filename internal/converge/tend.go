@@ -299,7 +299,7 @@ func (t *tender) explain(in plan.Input, out plan.Output) {
 	for _, tr := range out.Trouble {
 		for _, i := range in.Instances {
 			if i.Name != tr.Instance || t.told[i.ID] || !i.FinishedAt.IsZero() && i.FinishedAt.Before(t.from) ||
-				!i.FinishedAt.IsZero() && i.StartedAt.Before(g.Resume) {
+				!i.FinishedAt.IsZero() && i.StartedAt.Before(g.Dropped) {
 				continue
 			}
 			t.told[i.ID] = true

@@ -35,9 +35,12 @@ type Goal struct {
 	Replicas *int `json:"replicas,omitempty"`
 	// Epoch is raised by restart and start: instances of an older one are replaced.
 	Epoch int `json:"epoch"`
-	// Resume is set when a stop-first candidate is dropped: instances of the
-	// current release that ended since then are started again as they are.
-	Resume time.Time `json:"resume,omitzero"`
+	// Resume and Dropped are set when a stop-first candidate is dropped: when it
+	// had come, and when it was given up. Instances of the current release that
+	// ended since the one and were started before the other are started again as
+	// they are.
+	Resume  time.Time `json:"resume,omitzero"`
+	Dropped time.Time `json:"dropped,omitzero"`
 	// Policy is the definition's policy as it was last applied. It serves
 	// while the definition is missing or not valid.
 	Policy spec.Policy `json:"policy"`
@@ -114,17 +117,18 @@ func (g *Goal) Commit() (dropped []Release) {
 		kept = kept[:keep]
 	}
 	r := c.Release
-	g.Current, g.Candidate, g.Kept, g.Resume, g.Crontab = &r, nil, kept, time.Time{}, c.Crontab
+	g.Current, g.Candidate, g.Kept, g.Crontab = &r, nil, kept, c.Crontab
+	g.Resume, g.Dropped = time.Time{}, time.Time{}
 	return dropped
 }
 
 // Drop gives the candidate up.
-func (g *Goal) Drop() {
+func (g *Goal) Drop(now time.Time) {
 	if g.Candidate == nil {
 		return
 	}
 	if g.Changes() && g.Candidate.Policy.Upgrade.Order == spec.StopFirst && g.Current != nil {
-		g.Resume = g.Candidate.Since
+		g.Resume, g.Dropped = g.Candidate.Since, now.UTC()
 	}
 	g.Candidate = nil
 	if g.Current == nil {

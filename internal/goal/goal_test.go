@@ -91,7 +91,7 @@ func TestGoal_DropLeavesEverythingElse(t *testing.T) {
 	g.Running = true
 	g.to("v1", false)
 	g.Candidate = &Candidate{Release: release("v2"), Policy: spec.Policy{Replicas: 9}}
-	g.Drop()
+	g.Drop(time.Unix(1000, 0))
 	if g.Candidate != nil || g.Current.Revision != "v1" || g.Policy.Replicas != 2 || !g.Running {
 		t.Errorf("a dropped candidate left %+v", g)
 	}
@@ -99,7 +99,7 @@ func TestGoal_DropLeavesEverythingElse(t *testing.T) {
 
 func TestGoal_DropOfFirstReleaseStops(t *testing.T) {
 	g := Goal{Running: true, Candidate: &Candidate{Release: release("v1")}}
-	g.Drop()
+	g.Drop(time.Unix(1000, 0))
 	if g.Running {
 		t.Error("a service without a release is to run")
 	}
@@ -110,9 +110,10 @@ func TestGoal_DropResumesStopFirst(t *testing.T) {
 	g.to("v1", false)
 	since := time.Unix(1000, 0)
 	g.Candidate = &Candidate{Release: release("v2"), Since: since, Policy: spec.Policy{Upgrade: spec.Upgrade{Order: spec.StopFirst}}}
-	g.Drop()
-	if !g.Resume.Equal(since) {
-		t.Errorf("resume since %v, want %v", g.Resume, since)
+	given := since.Add(time.Minute)
+	g.Drop(given)
+	if !g.Resume.Equal(since) || !g.Dropped.Equal(given) {
+		t.Errorf("resume what ended since %v and was started before %v, want %v and %v", g.Resume, g.Dropped, since, given)
 	}
 }
 

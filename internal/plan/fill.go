@@ -222,7 +222,7 @@ func (p *planner) why(slot int, is []Instance, trial bool) string {
 func (p *planner) resume(is []Instance) bool {
 	i := is[len(is)-1]
 	r := p.Goal.Resume
-	if r.IsZero() || i.State != engine.Exited || i.Broken != "" || i.FinishedAt.Before(r) || !i.StartedAt.Before(r) {
+	if r.IsZero() || i.State != engine.Exited || i.Broken != "" || i.FinishedAt.Before(r) || !i.StartedAt.Before(p.Goal.Dropped) {
 		return false
 	}
 	if !p.busy[i.Name] && !p.crowded() {

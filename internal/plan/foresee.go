@@ -80,6 +80,6 @@ func foresee(in *Input, s Step) {
 	case Commit:
 		in.Goal.Commit()
 	case Drop:
-		in.Goal.Drop()
+		in.Goal.Drop(in.Now)
 	}
 }

@@ -105,7 +105,7 @@ func anyInput(t *rapid.T) Input {
 		w.upgrading("v2", c)
 	}
 	if flip("resume") {
-		w.Goal.Resume = noon.Add(-3 * time.Second)
+		w.Goal.Resume, w.Goal.Dropped = noon.Add(-3*time.Second), noon.Add(-time.Second)
 	}
 	ago := func(what string) time.Time {
 		return noon.Add(-time.Duration(rapid.IntRange(0, 90).Draw(t, what)) * time.Second)

@@ -91,6 +91,13 @@ func (w *world) serve(revision string) *world {
 
 func (w *world) with(change func(*world)) *world { change(w); return w }
 
+// dropped is a service whose stop-first candidate came a minute ago and has just
+// been given up.
+func (w *world) dropped() *world {
+	w.Goal.Resume, w.Goal.Dropped = noon.Add(-time.Minute), noon.Add(-900*time.Millisecond)
+	return w
+}
+
 func created(i *Instance) {
 	i.State, i.StartedAt, i.Asked, i.Well, i.EverWell = engine.Created, time.Time{}, false, false, false
 }
@@ -139,8 +146,10 @@ var decisions = []struct {
 	{"stop-first: un-routed before it is stopped", running("v1", policy(1, stopFirst)).upgrading("v2", policy(1, stopFirst))},
 	{"stop-first: out, so stopped", running("v1", policy(1, stopFirst)).serve("none").upgrading("v2", policy(1, stopFirst))},
 	{"stop-first: stopped and kept, so the new one starts", running("v1", policy(1, stopFirst)).serve("none").each(dead).upgrading("v2", policy(1, stopFirst))},
-	{"stop-first given up: the old one waits for the new one's end", running("v1", policy(1, stopFirst)).serve("none").each(dead).instance("v2", 1, 1, starting).with(func(w *world) { w.Goal.Resume = noon.Add(-time.Minute) })},
-	{"stop-first given up: the old one starts again", running("v1", policy(1, stopFirst)).serve("none").each(dead).with(func(w *world) { w.Goal.Resume = noon.Add(-time.Minute) })},
+	{"stop-first given up: the old one waits for the new one's end", running("v1", policy(1, stopFirst)).serve("none").each(dead).instance("v2", 1, 1, starting).dropped()},
+	{"stop-first given up: the old one starts again", running("v1", policy(1, stopFirst)).serve("none").each(dead).dropped()},
+	{"stop-first given up: one that was started while upgrade.before ran starts again", running("v1", policy(1, stopFirst)).serve("none").each(dead).each(restarted).dropped()},
+	{"stop-first given up: one that died after it had started again is replaced", running("v1", policy(1, stopFirst)).serve("none").each(dead).each(func(i *Instance) { i.StartedAt = noon.Add(-500 * time.Millisecond) }).dropped()},
 	{"a worker is committed when it is healthy", running("v1", policy(1, worker)).upgrading("v2", policy(1, worker)).instance("v2", 1, 1)},
 	{"restart: one slot at a time", running("v1", policy(2)).each(func(i *Instance) {}).with(func(w *world) { w.Goal.Epoch++ })},
 	{"restart: the fresh one takes over its slot", running("v1", policy(1)).with(func(w *world) { w.Goal.Epoch++ }).instance("v1", 1, 2)},

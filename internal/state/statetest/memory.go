@@ -331,7 +331,7 @@ func cloneGoal(g goal.Goal) goal.Goal {
 		g.Policy.HTTP = &p
 	}
 	g.Kept = slices.Clone(g.Kept)
-	g.Resume = g.Resume.Round(0)
+	g.Resume, g.Dropped = g.Resume.Round(0), g.Dropped.Round(0)
 	return g
 }
 

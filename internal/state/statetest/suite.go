@@ -72,6 +72,7 @@ func Goal(service string) goal.Goal {
 		Candidate: &goal.Candidate{Release: release("v2"), Since: time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC), Before: true},
 		Kept:      []goal.Kept{{Release: release("v0"), Undone: true}},
 		Resume:    time.Date(2026, 3, 1, 12, 0, 1, 0, time.UTC),
+		Dropped:   time.Date(2026, 3, 1, 12, 0, 2, 0, time.UTC),
 		Policy: spec.Policy{Kind: spec.Web, PullPolicy: spec.PullMissing, Replicas: 2, Retain: 3,
 			HTTP:   &spec.HTTP{Hosts: []string{"shop.example.com"}, Path: "/", Listen: spec.Listen{Addr: netip.MustParseAddr("127.0.0.1"), Port: 80}},
 			Health: spec.Health{Kind: spec.HealthHTTP, Path: "/", Interval: spec.Duration(5 * time.Second)}},
@@ -92,7 +93,7 @@ func keepsGoals(t *testing.T, again func() Store) {
 			t.Fatalf("got %v\n%+v\nwant\n%+v", ok, got, want)
 		}
 		if i == 0 { // the second time over the first, and smaller
-			want.Candidate, want.Replicas, want.Kept, want.Resume = nil, nil, nil, time.Time{}
+			want.Candidate, want.Replicas, want.Kept, want.Resume, want.Dropped = nil, nil, nil, time.Time{}, time.Time{}
 			must(t, s.PutGoal(want))
 		}
 	}
