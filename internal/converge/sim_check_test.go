@@ -30,6 +30,13 @@ func (s *sim) decided(p *process, in plan.Input, out plan.Output) {
 		}
 		p.decided[in.Goal.Service] = s.beat
 		old, _ := s.served.Route(in.Goal.Service)
+		if !in.Proxy.Known {
+			// It may serve less than the file says, as one does that has lost its
+			// own. Whom it does not answer cannot know, and brings it to the file.
+			if r, err := s.store.Routes(); err == nil {
+				old, _ = r.Table.Route(in.Goal.Service)
+			}
+		}
 		for _, t := range st.Targets {
 			if slices.Contains(old.Targets, t) {
 				continue
