@@ -123,7 +123,8 @@ func (h *Host) switchAll(ctx context.Context, all []*switching) {
 			continue
 		}
 		put = true
-		if s.changing = had && !plan.SameRoute(old.HTTP, *s.step.HTTP); s.changing {
+		// So it is where a process that died had begun with it: until it is proved, it is not done.
+		if s.changing = before.Changing[s.service] || had && !plan.SameRoute(old.HTTP, *s.step.HTTP); s.changing {
 			after.Changing = with(after.Changing, s.service, true)
 		}
 		after.Table = after.Table.With(proxy.Route{Service: s.service, HTTP: *s.step.HTTP, Targets: s.step.Targets})

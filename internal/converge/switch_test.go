@@ -14,6 +14,7 @@ import (
 	"conductor/internal/proxy"
 	"conductor/internal/proxy/proxytest"
 	"conductor/internal/spec"
+	"conductor/internal/state"
 	"conductor/internal/state/statetest"
 )
 
@@ -85,5 +86,23 @@ func TestRoute_SwitchesForAllWhoWait(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A route that was being changed by a process that died is proved by the next
+// switch to it, though that changes nothing any more.
+func TestRoute_ProvesWhatAnotherBegan(t *testing.T) {
+	h := &Host{Namespace: "ns", Proxy: proxytest.NewFake(), Store: statetest.NewMemory()}
+	r := proxy.Route{Service: "shop", HTTP: spec.HTTP{Path: "/"}, Targets: []proxy.Target{{Instance: "ns.shop"}}}
+	was := state.Routes{Table: proxy.Table{}.With(r), Changing: map[string]bool{"shop": true}}
+	if err := h.Store.PutRoutes(was); err != nil {
+		t.Fatal(err)
+	}
+	a := action{Host: h, service: "shop", ids: map[string]plan.Instance{}, step: plan.Step{Do: plan.Route, HTTP: &r.HTTP, Targets: r.Targets}}
+	if err := a.route(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := h.Store.Routes(); err != nil || now.Changing["shop"] {
+		t.Errorf("the route counts as changing still: %v, %v", now.Changing, err)
 	}
 }
