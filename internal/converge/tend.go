@@ -209,7 +209,7 @@ func (t *tender) act(ctx context.Context) (in plan.Input, out plan.Output, err e
 		// they would wait for.
 		t.wait(ctx.Done(), t.wakeAt(out, slowPass))
 	}
-	t.settled = len(out.Steps) == 0 && len(out.Waiting) == 0
+	t.settled = out.Settled(in) // not where ctx ends it with something in flight
 	if err := t.tidy(ctx, was, was, t.loop, false); err != nil || !t.goal.Removing || !t.settled {
 		return in, out, err
 	}
