@@ -29,7 +29,8 @@ func (s *sim) decided(p *process, in plan.Input, out plan.Output) {
 			continue
 		}
 		p.decided[in.Goal.Service] = s.beat
-		old, _ := s.served.Route(in.Goal.Service)
+		// As it is now: the driver may not have looked since the switch before.
+		old, _ := s.px.Table().Route(in.Goal.Service)
 		if !in.Proxy.Known {
 			// It may serve less than the file says, as one does that has lost its
 			// own. Whom it does not answer cannot know, and brings it to the file.
