@@ -54,6 +54,10 @@ func (l *loop) ended(r result) {
 	if r.goal != nil {
 		l.goal = *r.goal
 	}
+	switch r.step.Do {
+	case plan.Before, plan.Commit, plan.Drop:
+		l.unsure = r.err != nil
+	}
 	if r.failure != nil && l.failure == nil {
 		l.failure = r.failure
 	}

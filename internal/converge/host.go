@@ -56,6 +56,7 @@ type Store interface {
 	Lock(ctx context.Context, service string, h state.Holder) (release func(), err error)
 	// Goal returns the service's goal; ok is false where there is none.
 	Goal(service string) (g goal.Goal, ok bool, err error)
+	// PutGoal writes the goal. After an error it may be there or not.
 	PutGoal(g goal.Goal) error
 	DeleteGoal(service string) error
 	// Goals returns all goals, ordered by service.

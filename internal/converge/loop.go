@@ -31,6 +31,7 @@ type loop struct {
 	*Host
 	service string
 	goal    goal.Goal
+	unsure  bool                         // a write of the goal failed: which one the file has is not known
 	next    func(plan.Input) plan.Output // plan.Next; tests break it on purpose
 
 	obs   *observer
@@ -176,6 +177,15 @@ func (l *loop) listen() <-chan struct{} {
 
 // observe takes one snapshot of reality.
 func (l *loop) observe(now time.Time) (plan.Input, error) {
+	if l.unsure {
+		g, ok, err := l.Store.Goal(l.service)
+		if err != nil {
+			return plan.Input{}, err
+		}
+		if l.unsure = false; ok {
+			l.goal = g
+		}
+	}
 	ctx, cancel := context.WithTimeout(l.work, callTimeout)
 	defer cancel()
 	if err := l.obs.refresh(ctx, now, l.changing()); err != nil {
