@@ -42,6 +42,7 @@ type observer struct {
 	glance   *glance
 	glances  *Glances             // with whom looks are shared; nil: with nobody
 	mayRoute bool                 // the proxy, or its file, had a route for the service at the last look
+	serves   bool                 // the proxy had one when it last answered
 	outSince map[string]time.Time // first seen proved out, where the file does not say
 	wasIn    map[string]time.Time // the start of the process that was in
 	servedAt map[string]time.Time // when the proxy was last seen to serve it
@@ -206,7 +207,10 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 	}
 	seen, err := o.proxied(ctx, now)
 	served, serves := seen.Targets[o.service]
-	px := plan.Proxy{Known: err == nil, Has: has || serves, Targets: served}
+	if err == nil {
+		o.serves = serves
+	}
+	px := plan.Proxy{Known: err == nil, Has: has || o.serves, Targets: served}
 	o.mayRoute = px.Has || !px.Known
 	if px.Known && seen.Routes && !o.routes.Changing[o.service] && has && serves && slices.Equal(file.Targets, served) {
 		px.HTTP = &file.HTTP
@@ -230,7 +234,7 @@ func (o *observer) route(ctx context.Context, http bool, is []plan.Instance, now
 		at := place{i.Name, i.Addr}
 		i.Served = inProxy[at] || !px.Known && inFile[at]
 		switch {
-		case !px.Known && !has:
+		case !px.Known && !px.Has:
 			i.Route = plan.Out // there never was a route
 		case !px.Known || inFile[at] != inProxy[at]:
 			i.Route = plan.Unproved

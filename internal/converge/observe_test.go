@@ -7,6 +7,10 @@ import (
 
 	"conductor/internal/engine"
 	"conductor/internal/engine/enginetest"
+	"conductor/internal/plan"
+	"conductor/internal/proxy"
+	"conductor/internal/proxy/proxytest"
+	"conductor/internal/state/statetest"
 )
 
 // That a process has ended is known from its event on, and not when the engine
@@ -74,4 +78,37 @@ func TestObserver_HearsOfADeath(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What the proxy served when it last answered is not out because it has fallen
+// silent, though no file says that it is in.
+func TestObserver_ProxyFallsSilent(t *testing.T) {
+	px := proxytest.NewFake()
+	o := newObserver(&Host{Proxy: px, Store: statetest.NewMemory()}, "shop")
+	look := func(want plan.RouteState, has bool) {
+		t.Helper()
+		is := []plan.Instance{{Name: "shop.v1"}}
+		seen, err := o.route(t.Context(), true, is, time.Now())
+		if err != nil || is[0].Route != want || seen.Has != has {
+			t.Errorf("route state %v, has a route %v, %v; want %v, %v", is[0].Route, seen.Has, err, want, has)
+		}
+	}
+	apply := func(table proxy.Table) {
+		t.Helper()
+		if _, err := px.Apply(t.Context(), table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	px.Down(true)
+	look(plan.Out, false)
+	px.Down(false)
+	apply(proxy.Table{}.With(proxy.Route{Service: "shop", Targets: []proxy.Target{{Instance: "shop.v1"}}}))
+	look(plan.Unproved, true)
+	px.Down(true)
+	look(plan.Unproved, true)
+	px.Down(false)
+	apply(proxy.Table{})
+	look(plan.Out, false)
+	px.Down(true)
+	look(plan.Out, false)
 }
