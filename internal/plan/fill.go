@@ -315,7 +315,7 @@ func (p *planner) dead(is []Instance) {
 		if i.State != engine.Exited && i.Broken == "" || i.Running() {
 			continue
 		}
-		if slices.ContainsFunc(is, func(o Instance) bool { return o.N > i.N && o.Attempt == 0 && o.Running() }) {
+		if slices.ContainsFunc(is, func(o Instance) bool { return o.N > i.N && o.Attempt == 0 && o.Running() && o.EverWell }) {
 			p.retire(i, "a fresh one has taken its place", true) // it was recycled, and did not die
 			continue
 		}
