@@ -75,6 +75,19 @@ func TestSimulation(t *testing.T) {
 	t.Logf("%d histories in %.1f s, %.0f a second", done, took.Seconds(), float64(done)/took.Seconds())
 }
 
+// TestSimulation_OnceBroken runs the histories that found something outside of
+// the seeds that script/test runs.
+func TestSimulation_OnceBroken(t *testing.T) {
+	for _, seed := range []uint64{
+		23925, 36006, 42592, 66439, 76300, 77018, 86225, 214624, 222061, 263358, 285633, 287069, 349012, 474190, 479142,
+	} {
+		h := newHistory(seed)
+		if v, _ := play(t, h, nil, false); v != nil {
+			report(t, h, v)
+		}
+	}
+}
+
 // report prints a history that breaks an invariant, in full and shrunk.
 func report(t *testing.T, h history, v *violation) {
 	t.Helper()
