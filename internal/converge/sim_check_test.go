@@ -199,12 +199,13 @@ func (s *sim) instead(i *inst, g goal.Goal) bool {
 }
 
 // later: a later instance of the slot is the one that would be started again:
-// it was stopped too, or could not be started yet; or it is or was well, whether
-// it has only not been routed, has come to an end or is being started again.
+// it was stopped too, and may have been started again by now; or could not be
+// started yet; or it is well, and has only not been routed; or it was well, and
+// the world has put an end to it.
 func (s *sim) later(i *inst) bool {
 	return slices.ContainsFunc(s.instances(i.service), func(o *inst) bool {
 		return o != i && o.slotID() == i.slotID() &&
-			(o.started.After(i.started) && (o.stopped || o.wasWell || s.well(o) || !o.wellAt.IsZero() && o.disturbedAt.After(o.wellAt)) || o.runs == 0)
+			(o.started.After(i.started) && (o.stopped || o.runs > 1 || s.well(o) || !o.wellAt.IsZero() && o.disturbedAt.After(o.wellAt)) || o.runs == 0)
 	})
 }
 
