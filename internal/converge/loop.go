@@ -47,7 +47,7 @@ type loop struct {
 	running sync.WaitGroup
 
 	before   context.CancelFunc // ends upgrade.before
-	held     map[string]hold    // steps that failed for now, by key
+	held     map[string]hold    // steps that have to wait, as they failed for now, by key
 	broken   map[string]string  // containers that could not be started, by ID
 	refused  []plan.Refusal
 	made     map[string]bool // instances that this loop created
@@ -289,6 +289,10 @@ func (l *loop) start(steps []plan.Step, now time.Time) int {
 		if h, ok := l.held[s.Key()]; ok && now.Before(h.until) || s.Do == plan.Route && l.check != nil {
 			continue
 		}
+		if s.Do == plan.Remove && l.crowded() {
+			l.held[s.Key()] = hold{since: now, until: now.Add(slowPass)}
+			continue
+		}
 		n++
 		l.doing[s.Key()] = s
 		ctx := l.work
@@ -307,6 +311,11 @@ func (l *loop) start(steps []plan.Step, now time.Time) int {
 	}
 	return n
 }
+
+// crowded: all the room for starts over the host is taken, as after a boot. What
+// is dead is in nobody's way meanwhile, and to remove it takes the engine as long
+// as to create another.
+func (l *loop) crowded() bool { return l.starts != nil && len(l.starts) == cap(l.starts) }
 
 // wakeAt is the earliest time at which something changes by itself, so much
 // later at most.
