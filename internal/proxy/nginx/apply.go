@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"conductor/internal/atomicfile"
@@ -204,18 +205,19 @@ func (c *change) structure(ctx context.Context) error {
 	if err := c.write(first); err != nil {
 		return err
 	}
-	out, err := run(ctx, c.p.c.Reload)
-	if err == nil {
-		c.done.Reloaded = true
-		err = c.proveReload(ctx, first.structure, c.now.cycle)
-		if err == nil {
-			return nil
+	err := c.reload(ctx, first.structure)
+	if errors.Is(err, errNotProved) && ctx.Err() == nil {
+		// Where no reason is to be found, nginx may have been kept from it for a
+		// while; a signal can be lost, too. Once more costs nobody anything.
+		if why := c.p.notTaken(ctx, c.want, c.admin.addr, c.now.master); why != nil {
+			err = why
+		} else if err = c.reload(ctx, first.structure); errors.Is(err, errNotProved) {
+			err = refused("look at nginx's error log", "%s ended well, twice, but nginx does not serve the new configuration: %w",
+				strings.Join(c.p.c.Reload, " "), err)
 		}
-	} else {
-		err = c.p.reloadFailed(ctx, out, err)
 	}
-	if ctx.Err() == nil && c.done.Reloaded {
-		err = c.p.notTaken(ctx, c.want, c.admin.addr, c.now.master, err)
+	if err == nil {
+		return nil
 	}
 	// What follows is no part of what the caller waits for or may give up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.p.c.ProveTimeout+commandTimeout)
@@ -225,6 +227,22 @@ func (c *change) structure(ctx context.Context) error {
 			"%w: %w (%w)", proxy.ErrNotRestored, rerr, err)
 	}
 	return err
+}
+
+// reload has nginx read its files, and sees it come to the structure. Where it
+// does not, with the command itself content, the error is errNotProved.
+func (c *change) reload(ctx context.Context, structure string) error {
+	if out, err := run(ctx, c.p.c.Reload); err != nil {
+		return c.p.reloadFailed(ctx, out, err)
+	}
+	c.done.Reloaded = true
+	if err := c.proveReload(ctx, structure, c.now.cycle); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errNotProved, err)
+	}
+	return nil
 }
 
 // restore puts the file before back and proves that nginx serves it.

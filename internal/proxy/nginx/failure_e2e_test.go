@@ -5,6 +5,7 @@ package nginx
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -131,6 +132,23 @@ func TestProxy_TakenPortIsNamed(t *testing.T) {
 	untouched(t, n, before, "a")
 	if o, err := p.Observe(t.Context()); err != nil || !o.Routes {
 		t.Errorf("observe = %+v, %v; want the table before, proved", o, err)
+	}
+}
+
+// A signal that had no effect, for no reason that is to be found, is sent again.
+func TestProxy_LostReloadIsAskedForAgain(t *testing.T) {
+	n, p := start(t)
+	a := named(t, "a")
+	mustApply(t, p, shop(a))
+	c := config(n, filepath.Dir(n.ConfigDir()))
+	asked := filepath.Join(t.TempDir(), "asked")
+	c.Reload = append([]string{"sh", "-c", `if [ -e "$0" ]; then exec "$@"; fi; : >"$0"`, asked}, c.Reload...)
+	mustApply(t, New(c), shop(a).With(blog(otherPort, named(t, "b"))))
+	if _, err := os.Stat(asked); err != nil {
+		t.Error(err)
+	}
+	if _, text := get(t, fmt.Sprintf("http://127.0.0.1:%d/", otherPort), "Host", "blog.example.com"); !strings.HasPrefix(text, "b") {
+		t.Errorf("%q answers, want b", text)
 	}
 }
 
