@@ -200,12 +200,13 @@ func (s *sim) instead(i *inst, g goal.Goal) bool {
 
 // later: a later instance of the slot is the one that would be started again:
 // it was stopped too, and may have been started again by now; or could not be
-// started yet; or it is well, and has only not been routed; or it was well, and
-// the world has put an end to it.
+// started yet; or it is well, and has only not been routed; or the world did
+// something to it: if it has ended, it is what is replaced, and this one is
+// started never again.
 func (s *sim) later(i *inst) bool {
 	return slices.ContainsFunc(s.instances(i.service), func(o *inst) bool {
 		return o != i && o.slotID() == i.slotID() &&
-			(o.started.After(i.started) && (o.stopped || o.runs > 1 || s.well(o) || !o.wellAt.IsZero() && o.disturbedAt.After(o.wellAt)) || o.runs == 0)
+			(o.started.After(i.started) && (o.stopped || o.runs > 1 || s.well(o) || !o.disturbedAt.IsZero()) || o.runs == 0)
 	})
 }
 
