@@ -180,7 +180,7 @@ func TestDeploy_GatesThatFail(t *testing.T) {
 	f.Image("untested")
 	f.Each(func(h *Host) { h.Load(f.Repo() + ":untested") })
 	f.describe(t, "strategy: halves, test: [check-nothing]")
-	f.run(t, "deploy", "--id", "shop", "--revision", "untested").want(5, "unknown command")
+	f.run(t, "deploy", "--id", "shop", "--revision", "untested").want(5, "the test ended with exit code 127 on web1", "check-nothing")
 	wantRuns(t, f, all("v1 UP")...)
 	f.Image("torn", "MIGRATE_EXIT=3")
 	f.Each(func(h *Host) { h.Load(f.Repo() + ":torn") })
