@@ -70,6 +70,8 @@ func open(_ context.Context, s cli.Setup) (*cli.Parts, error) {
 		User:        s.User,
 		Reason:      s.Reason,
 		Code:        cli.Code,
+
+		KilledForMemory: converge.KilledForMemory,
 	}
 	parts.Core = watchedHost{host, control.Client{Path: control.Path(c.Namespace), As: goesBy(s)}}
 	parts.Supervise = supervisor{s, dir, history, host}.run

@@ -389,12 +389,7 @@ func (a action) examine(ctx context.Context) health.Diagnosis {
 	defer cancel()
 	d := health.Diagnosis{Summary: a.step.Cause}
 	if a.step.Instance != "" {
-		c, err := a.Engine.Inspect(ctx, a.step.ID)
-		late := a.target.Memory > 0 && c.State == engine.Exited && c.ExitCode == codeKilled
-		for deadline := c.FinishedAt.Add(lateNews); err == nil && late && !c.OOMKilled && time.Now().Before(deadline); {
-			time.Sleep(20 * time.Millisecond)
-			c, err = a.Engine.Inspect(ctx, a.step.ID)
-		}
+		c, err := a.whyEnded(ctx, a.step.ID, a.target.Memory)
 		if err == nil {
 			c.Error = firstOf(c.Error, a.instance.Broken)
 			d = health.Diagnose(ctx, a.Engine, a.target, a.health, a.last, c)

@@ -42,6 +42,8 @@ type Host struct {
 	User, Reason string
 	// Code is the exit code that an error ends with, for the history; nil: 0.
 	Code func(error) int
+	// KilledForMemory asks the kernel why a container was killed; nil: nobody is asked.
+	KilledForMemory func(id string) bool
 
 	// For tests; nil: plan.Next, and what the image's own generate-cron prints.
 	plan   func(plan.Input) plan.Output

@@ -24,10 +24,6 @@ const (
 	codeKilled    = 137 // by SIGKILL
 )
 
-// lateNews is how long the engine may take to tell that what was killed was
-// killed for its memory.
-const lateNews = time.Second
-
 // oneOff is a run under way.
 type oneOff struct {
 	*Host
@@ -303,24 +299,13 @@ func (o *oneOff) epilogue(ctx context.Context, code int) {
 		return
 	}
 	limit := o.container(o.release.Container).Limits.Memory
-	// The engine may hear of it later than of the end. What it held when it was
-	// last looked at tells nothing: 20 MB are had within a few milliseconds.
-	deadline := time.Now()
-	if limit > 0 {
-		deadline = deadline.Add(lateNews)
-	}
-	for ; ; time.Sleep(20 * time.Millisecond) {
-		var c engine.Container
-		err := limited(ctx, func(ctx context.Context) (err error) {
-			c, err = o.Engine.Inspect(ctx, o.id)
-			return err
-		})
-		if err == nil && c.OOMKilled {
-			o.notes = append(o.notes, fmt.Sprintf("killed: out of memory, its limit is %d MiB (give it more with --memory)", limit>>20))
-		}
-		if err != nil || c.OOMKilled || time.Now().After(deadline) {
-			return
-		}
+	var c engine.Container
+	err := limited(ctx, func(ctx context.Context) (err error) {
+		c, err = o.whyEnded(ctx, o.id, limit)
+		return err
+	})
+	if err == nil && c.OOMKilled {
+		o.notes = append(o.notes, fmt.Sprintf("killed: out of memory, its limit is %d MiB (give it more with --memory)", limit>>20))
 	}
 }
 
