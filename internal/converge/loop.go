@@ -47,7 +47,7 @@ type loop struct {
 	running sync.WaitGroup
 
 	before   context.CancelFunc // ends upgrade.before
-	held     map[string]hold    // steps that have to wait, as they failed for now, by key
+	held     map[string]hold    // steps that have to wait, by key: they failed for now, or the engine is busy
 	broken   map[string]string  // containers that could not be started, by ID
 	refused  []plan.Refusal
 	made     map[string]bool // instances that this loop created

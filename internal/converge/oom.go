@@ -19,19 +19,23 @@ const lateNews = time.Second
 // nothing where the container is cleared up by then. The kernel has known since
 // before the end.
 func (h *Host) whyEnded(ctx context.Context, id string, limit int64) (c engine.Container, err error) {
-	for {
+	for first := true; ; first = false {
 		c, err = h.Engine.Inspect(ctx, id)
 		if err != nil || c.OOMKilled || limit == 0 || c.State != engine.Exited || c.ExitCode != codeKilled {
 			return c, err
 		}
-		if h.KilledForMemory != nil && h.KilledForMemory(id) {
+		if first && h.KilledForMemory != nil && h.KilledForMemory(id) {
 			c.OOMKilled = true
 			return c, nil
 		}
 		if time.Since(c.FinishedAt) > lateNews {
 			return c, nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return c, context.Cause(ctx)
+		}
 	}
 }
 

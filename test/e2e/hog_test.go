@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"conductor/internal/converge"
 	"conductor/test/load"
 )
 
@@ -28,6 +29,12 @@ func TestHog_IsKilledAtItsLimit(t *testing.T) {
 	eventually(t, 10*time.Second, "the hog is killed", func() bool { return !e.Inspect(id).Running })
 	if s := e.Inspect(id); !s.OOMKilled && s.ExitCode != 137 {
 		t.Errorf("the hog ended as %+v, want killed for its memory", s)
+	}
+	if !converge.KilledForMemory(id) {
+		t.Error("the kernel's log does not tell that the hog was killed for its memory")
+	}
+	if other := e.IDs("neighbour")[0]; converge.KilledForMemory(other) {
+		t.Error("the kernel's log tells of the neighbour what is the hog's")
 	}
 	e.Conductor("service", "status", "--id", "hog").Want(0).WantOneOf("down", "OOM", "memory")
 	wantServes(t, neighbour, "v1")
