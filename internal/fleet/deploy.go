@@ -19,13 +19,12 @@ import (
 // also beside an error, which is the first failure.
 func (f *Fleet) Deploy(ctx context.Context, d Deploy) (Outcome, error) {
 	l := f.loop(d)
-	if err := l.preflight(ctx); err != nil {
+	defer l.leave()
+	if err := l.preflight(ctx, l.attend); err != nil {
 		return l.outcome(), err
 	}
 	l.tell("taking the locks")
-	release, err := l.hold(ctx)
-	defer release()
-	if err != nil {
+	if err := l.hold(); err != nil {
 		return l.outcome(), err
 	}
 	held := time.Now()
@@ -38,7 +37,7 @@ func (f *Fleet) Deploy(ctx context.Context, d Deploy) (Outcome, error) {
 		}
 	}
 	from := l.from()
-	err = l.run(ctx)
+	err := l.run(ctx)
 	if err != nil && d.Back {
 		l = l.back(ctx, from)
 	}
@@ -130,7 +129,7 @@ func (l *loop) back(ctx context.Context, to string) *loop {
 // their order if all goes well.
 func (f *Fleet) Plan(ctx context.Context, d Deploy) ([]rollout.Step, Outcome, error) {
 	l := f.loop(d)
-	if err := l.preflight(ctx); err != nil {
+	if err := l.preflight(ctx, l.look); err != nil {
 		return nil, l.outcome(), err
 	}
 	if err := l.observe(ctx); err != nil {
@@ -140,7 +139,7 @@ func (f *Fleet) Plan(ctx context.Context, d Deploy) ([]rollout.Step, Outcome, er
 }
 
 func (f *Fleet) loop(d Deploy) *loop {
-	l := &loop{Fleet: f, d: d, done: make(chan result), began: time.Now()}
+	l := &loop{Fleet: f, d: d, done: make(chan result), over: make(chan struct{}), began: time.Now()}
 	l.input = rollout.Input{Strategy: d.Strategy, MaxFailed: d.MaxFailed, Test: len(d.Test) > 0, Migrate: len(d.Migrate) > 0}
 	for _, name := range d.Hosts {
 		l.hosts = append(l.hosts, &host{name: name})
@@ -148,17 +147,32 @@ func (f *Fleet) loop(d Deploy) *loop {
 	return l
 }
 
+// look asks how the host is.
+func (l *loop) look(ctx context.Context, h *host) (err error) {
+	h.seen, err = l.Hosts.Look(ctx, h.name, l.whole())
+	return err
+}
+
+// whole is the question for all that may keep a host from an upgrade.
+func (l *loop) whole() Question {
+	return Question{Service: l.d.Service, Revision: l.d.Revision, Whole: true}
+}
+
 // preflight looks at all hosts and the balancer at once, and says everything
-// that is in the way.
-func (l *loop) preflight(ctx context.Context) error {
+// that is in the way. The first host's lock is on its way from when that host has
+// answered.
+func (l *loop) preflight(ctx context.Context, look func(context.Context, *host) error) error {
 	answered := l.looks()
 	var looking sync.WaitGroup
 	errs := make([]error, len(l.hosts))
 	for n, h := range l.hosts {
 		looking.Go(func() {
 			began := time.Now()
-			if h.seen, errs[n] = l.Hosts.Look(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision, Whole: true}); errs[n] == nil {
+			if errs[n] = look(ctx, h); errs[n] == nil {
 				errs[n] = l.fit(h, h.seen, began)
+			}
+			if h == l.first() && h.take != nil && errs[n] == nil {
+				h.take()
 			}
 			answered(h)
 		})

@@ -125,6 +125,32 @@ func (h *machine) look() Seen {
 	return s
 }
 
+func (f *inMemory) Attend(ctx context.Context, host string, q Question, wait bool) (a Attended, err error) {
+	if a.Seen, err = f.Look(ctx, host, q); err != nil {
+		return a, err
+	}
+	var mu sync.Mutex
+	release, left := func() {}, false
+	a.Hold = func(ctx context.Context) (Held, error) {
+		held, err := f.Hold(ctx, host, q, wait)
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil && left {
+			held.Release()
+		} else if err == nil {
+			release = held.Release
+		}
+		return held, err
+	}
+	a.Leave = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		left = true
+		release()
+	}
+	return a, nil
+}
+
 // Hold says how the host is since then, as hosts of the same version do.
 func (f *inMemory) Hold(ctx context.Context, host string, q Question, wait bool) (Held, error) {
 	var lost chan error

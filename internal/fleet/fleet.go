@@ -28,6 +28,8 @@ type Hosts interface {
 	// Hold takes the fleet's lock on the service there. fault.ErrLocked names who
 	// has it; with wait it is waited for.
 	Hold(ctx context.Context, host string, q Question, wait bool) (Held, error)
+	// Attend is Look and, when it is told to, Hold, by one session.
+	Attend(ctx context.Context, host string, q Question, wait bool) (Attended, error)
 	// Bring has the host have the image of the revision, and says what that took.
 	Bring(ctx context.Context, host, service, revision string) (said string, err error)
 	// Test runs the test command in the revision's image; no error: it passed.
@@ -51,6 +53,14 @@ type Held struct {
 	Seen    *Seen // how the service is since the lock is held; nil: the host did not say
 	Lost    <-chan error
 	Release func()
+}
+
+// Attended is a host that was looked at and can be locked, until Leave, which is
+// also the Release of what is held.
+type Attended struct {
+	Seen  Seen
+	Hold  func(ctx context.Context) (Held, error)
+	Leave func()
 }
 
 // Mark is what is true of a revision over the whole fleet.

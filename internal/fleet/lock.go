@@ -17,36 +17,52 @@ type lostLock struct {
 	why  error
 }
 
-// hold takes the lock on all hosts, on the first of them first: of two deploys
-// one gets no further. A host that is not there to keep it is given up. Which
-// locks are lost later is told by l.lost.
-func (l *loop) hold(ctx context.Context) (release func(), err error) {
-	l.lost = make(chan lostLock, len(l.hosts)) // whoever tells does not wait
-	over := make(chan struct{})
-	var mu sync.Mutex
-	var releases []func()
-	release = func() {
-		close(over)
-		var releasing sync.WaitGroup
-		for _, r := range releases {
-			releasing.Go(r)
-		}
-		releasing.Wait()
+// attend has a session look at the host that takes the lock when it is told to:
+// over a slow link another session would cost as much as the look.
+func (l *loop) attend(ctx context.Context, h *host) error {
+	a, err := l.Hosts.Attend(ctx, h.name, l.whole(), l.d.Wait)
+	if err != nil {
+		return err
 	}
+	h.seen, h.leave = a.Seen, a.Leave
+	var held Held
+	ended := make(chan error, 1)
+	h.take = sync.OnceFunc(func() {
+		go func() {
+			var err error
+			held, err = a.Hold(ctx)
+			ended <- err
+		}()
+	})
+	h.hold = func() (Held, error) {
+		h.take()
+		err := <-ended
+		return held, err
+	}
+	return nil
+}
+
+// first is the host whose lock is taken before any other: of two deploys one gets
+// no further.
+func (l *loop) first() *host {
+	return slices.MinFunc(l.hosts, func(a, b *host) int { return cmp.Compare(a.name, b.name) })
+}
+
+// hold takes the lock on all hosts, on the first of them first. A host that is not
+// there to keep it is given up. Which locks are lost later is told by l.lost.
+func (l *loop) hold() error {
+	l.lost = make(chan lostLock, len(l.hosts)) // whoever tells does not wait
 	take := func(h *host) error {
-		held, err := l.Hosts.Hold(ctx, h.name, Question{Service: l.d.Service, Revision: l.d.Revision}, l.d.Wait)
+		held, err := h.hold()
 		if err != nil {
 			return err
 		}
 		h.sees(held.Seen)
-		mu.Lock()
-		releases = append(releases, held.Release)
-		mu.Unlock()
 		go func() {
 			select {
 			case why := <-held.Lost:
 				l.lost <- lostLock{h.name, why}
-			case <-over:
+			case <-l.over:
 			}
 		}()
 		return nil
@@ -59,7 +75,7 @@ func (l *loop) hold(ctx context.Context) (release func(), err error) {
 			continue
 		}
 		if err := l.without(left[0], err); err != nil {
-			return release, err
+			return err
 		}
 	}
 	errs := make([]error, len(left))
@@ -74,7 +90,19 @@ func (l *loop) hold(ctx context.Context) (release func(), err error) {
 			fatal = append(fatal, l.without(left[n], err))
 		}
 	}
-	return release, errors.Join(fatal...)
+	return errors.Join(fatal...)
+}
+
+// leave lets go of all locks.
+func (l *loop) leave() {
+	close(l.over)
+	var leaving sync.WaitGroup
+	for _, h := range l.hosts {
+		if h.leave != nil {
+			leaving.Go(h.leave)
+		}
+	}
+	leaving.Wait()
 }
 
 // without gives a host up that cannot be locked, and returns the error where the

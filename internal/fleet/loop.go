@@ -28,14 +28,21 @@ type loop struct {
 	began   time.Time
 	at      map[string]balancer.Server
 	lost    chan lostLock
+	over    chan struct{} // closed: locks may be lost
 }
 
 // host is what this deploy knows of a host besides what it says itself.
 type host struct {
-	name     string
-	seen     Seen
-	err      error // why it was given up
-	lost     error // that its lock is
+	name string
+	seen Seen
+	err  error // why it was given up
+	lost error // that its lock is
+	// take has its lock taken, hold waits for that as well, once, and leave ends
+	// the session by which it is kept. nil: there is no such session.
+	take  func()
+	hold  func() (Held, error)
+	leave func()
+
 	busy     rollout.Do
 	verified bool
 	changed  bool

@@ -53,12 +53,14 @@ type Transport interface {
 	Close() error
 }
 
-// Streams are a session's. Any may be nil.
+// Streams are what passes in a session. Any may be nil.
 type Streams struct {
 	// Stdin is read for requests whose Input is Bytes, from the moment on that
 	// the far end runs until EOF or the end of the session. Do does not wait for
 	// a Read that is under way when the session ends; what that one gets is lost.
 	Stdin io.Reader
+	// Take, closed, tells the far end of a Hold that attends to take the lock.
+	Take <-chan struct{}
 	// Stdout and Stderr get what the far end writes, without what login shells
 	// say before it begins. Each is written to by one goroutine at a time, by
 	// none once Do has returned. An error of a write ends the session.

@@ -30,7 +30,8 @@ const (
 	Observe Do = "observe"
 	// Hold takes the fleet's lock of a service: writes Held once it has it, and
 	// keeps it until the session ends. Exit 7 where somebody else has it, unless
-	// the request says to wait.
+	// the request says to wait. With Attend it answers what Observe would before
+	// that, as a Sight, and takes the lock at the line Take.
 	Hold Do = "hold"
 	// Command is one of conductor's own commands (Args), with --output json.
 	Command Do = "command"
@@ -81,8 +82,9 @@ const (
 	// The end of the input is none: what was asked goes on to its own end when
 	// the connection is cut.
 	Lines Input = iota
-	// Beats: a line each BeatEvery says that the near end lives. What was asked
-	// ends with the input, and when there was no line for BeatLost.
+	// Beats: a line each BeatEvery says that the near end lives; the line Take
+	// that what was looked at is to be locked. What was asked ends with the input,
+	// and when there was no line for BeatLost.
 	Beats
 	// Bytes: Streams.Stdin. What was asked ends when nobody reads its output.
 	Bytes
@@ -113,14 +115,15 @@ type Request struct {
 
 	Service  string `json:"service,omitempty"`
 	Revision string `json:"revision,omitempty"`
-	Token    string `json:"token,omitempty"` // Hold: by which others say that they know the holder
-	Wait     bool   `json:"wait,omitempty"`  // Hold: wait for the lock
+	Token    string `json:"token,omitempty"`  // Hold: by which others say that they know the holder
+	Wait     bool   `json:"wait,omitempty"`   // Hold: wait for the lock
+	Attend   bool   `json:"attend,omitempty"` // Hold: look first, and take the lock when told to
 	// Look has Hold and Command answer with what Observe would, too: a line that
 	// is a Sight, before Held, and after a Command that ended well. A question of
 	// its own would be another session.
 	Look bool `json:"look,omitempty"`
 
-	Whole bool   `json:"whole,omitempty"` // Observe: look for what keeps the host from an upgrade, too
+	Whole bool   `json:"whole,omitempty"` // Observe, Attend: look for what keeps the host from an upgrade, too
 	Mark  string `json:"mark,omitempty"`  // Mark: which
 
 	Args    []string `json:"args,omitempty"`    // Command, Exec: as after "conductor"

@@ -31,6 +31,10 @@ const (
 	beat      = "beat\n"
 )
 
+// Take is the line that has a Hold take the lock that it has waited to be asked
+// for.
+const Take = "take"
+
 // What ends the context of a request at the far end, beside fault.ErrInterrupted.
 var (
 	// ErrGone: the near end has let go of a Hold, or nobody reads the output of
@@ -96,17 +100,20 @@ func FindEnding(b []byte) (e Ending, n int, more bool) {
 	return e, len(endingStart) + len(text) + len(endingEnd), false
 }
 
-// Beat writes a line to w now and each BeatEvery, until stop is closed or a
-// write fails.
-func Beat(w io.Writer, stop <-chan struct{}) {
+// Beat writes a line to w now and each BeatEvery, and Take once take is closed,
+// until stop is closed or a write fails.
+func Beat(w io.Writer, take, stop <-chan struct{}) {
 	tick := time.NewTicker(BeatEvery)
 	defer tick.Stop()
-	for {
-		if _, err := io.WriteString(w, beat); err != nil {
+	for line := beat; ; {
+		if _, err := io.WriteString(w, line); err != nil {
 			return
 		}
 		select {
 		case <-tick.C:
+			line = beat
+		case <-take:
+			line, take = Take+"\n", nil
 		case <-stop:
 			return
 		}

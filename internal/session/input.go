@@ -45,14 +45,20 @@ func interrupts(in *bufio.Reader, cancel context.CancelCauseFunc) {
 	}
 }
 
-// beats ends the context when the near end lets go, or says nothing.
-func beats(ctx context.Context, in *bufio.Reader, cancel context.CancelCauseFunc) {
+// beats ends the context when the near end lets go, or says nothing, and closes
+// take when it says to take the lock.
+func beats(ctx context.Context, in *bufio.Reader, take chan struct{}, cancel context.CancelCauseFunc) {
 	silent := time.AfterFunc(remote.BeatLost, func() { cancel(remote.ErrSilent) })
 	defer silent.Stop()
 	for ctx.Err() == nil {
-		if _, err := readLine(in, maxLine); err != nil {
+		line, err := readLine(in, maxLine)
+		if err != nil {
 			cancel(remote.ErrGone)
 			return
+		}
+		if string(line) == remote.Take && take != nil {
+			close(take)
+			take = nil
 		}
 		silent.Reset(remote.BeatLost)
 	}

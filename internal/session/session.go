@@ -27,7 +27,8 @@ const requestTimeout = 30 * time.Second
 // Call is one request, with its streams.
 type Call struct {
 	remote.Request
-	Stdin io.Reader // for requests whose Input is Bytes; others: empty
+	Stdin io.Reader       // for requests whose Input is Bytes; others: empty
+	Take  <-chan struct{} // for Beats: closed when the near end says so
 	// Stdout and Stderr fail when nobody reads; but for Bytes also when nobody
 	// has read for a minute.
 	Stdout, Stderr io.Writer
@@ -93,7 +94,9 @@ func (s *Server) serve(ctx context.Context, stdin io.Reader, stdout io.Writer, s
 	case remote.Lines:
 		go interrupts(in, cancel)
 	case remote.Beats:
-		go beats(ctx, in, cancel)
+		take := make(chan struct{})
+		c.Take = take
+		go beats(ctx, in, take, cancel)
 	case remote.Bytes:
 		// People may read as slowly as they like.
 		c.Stdin, c.Stdout, c.Stderr = in, stdout, stderr.to

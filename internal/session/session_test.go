@@ -260,6 +260,37 @@ func TestServe_HoldEnds(t *testing.T) {
 	}
 }
 
+// The word to take a lock comes between the beats, and counts as one.
+func TestServe_TakeIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, feed := io.Pipe()
+		var a answers
+		var taken time.Duration
+		start := time.Now()
+		go func() {
+			_, _ = io.WriteString(feed, line(t, remote.Request{Do: remote.Hold, Attend: true}))
+			for _, text := range []string{"beat\n", "beat\n", remote.Take + "\n", remote.Take + "\n"} {
+				time.Sleep(remote.BeatLost - time.Second)
+				_, _ = io.WriteString(feed, text)
+			}
+			_ = feed.Close()
+		}()
+		s := server(map[remote.Do]session.Handler{remote.Hold: func(ctx context.Context, c session.Call) error {
+			select {
+			case <-c.Take:
+				taken = time.Since(start)
+			case <-ctx.Done():
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}})
+		s.Serve(t.Context(), in, &a.out, &a.errs)
+		if e := a.ending(t); e.Error != remote.ErrGone.Error() || taken != 3*(remote.BeatLost-time.Second) {
+			t.Errorf("%q, taken after %s", e.Error, taken)
+		}
+	})
+}
+
 func TestServe_RequestThatDoesNotCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in, feed := io.Pipe()

@@ -186,8 +186,20 @@ func (s *Station) service(ctx context.Context, r remote.Request, seen *fleet.See
 	return nil
 }
 
-// hold keeps the lock until the near end is gone.
+// hold keeps the lock until the near end is gone. Where it attends it has looked
+// before, for troubles, too, which need not be looked for again.
 func (s *Station) hold(ctx context.Context, c Call) error {
+	if c.Attend {
+		if err := s.sight(ctx, c); err != nil {
+			return err
+		}
+		select {
+		case <-c.Take:
+		case <-ctx.Done():
+			return ended(ctx)
+		}
+		c.Whole = false
+	}
 	release, err := s.State.LockFleet(ctx, c.Service, c.Wait, state.Holder{Verb: "deploy", Revision: c.Revision, User: c.By, Token: c.Token})
 	if err != nil {
 		return err
@@ -207,6 +219,12 @@ func keep(ctx context.Context, c Call) error {
 		return err
 	}
 	<-ctx.Done()
+	return ended(ctx)
+}
+
+// ended is the error of a session by which the near end kept something, or might
+// have: it may let go.
+func ended(ctx context.Context) error {
 	if cause := context.Cause(ctx); !errors.Is(cause, remote.ErrGone) {
 		return cause
 	}

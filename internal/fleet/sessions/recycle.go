@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
-	"sync"
 
 	"conductor/internal/event"
-	"conductor/internal/fault"
 	"conductor/internal/fleet"
 	"conductor/internal/remote"
 )
@@ -35,39 +32,7 @@ func (h *Hosts) HoldAll(ctx context.Context, host string, services []string) (he
 	if r.Body, err = json.Marshal(services); err != nil {
 		return held, err
 	}
-	return h.keep(ctx, host, r)
-}
-
-// keep has a session that holds something, until it is released, or Lost says
-// why it ended.
-func (h *Hosts) keep(ctx context.Context, host string, r remote.Request) (fleet.Held, error) {
-	holding, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	taken := make(chan struct{})
-	said := &events{emit: func(event.Event) {}, held: sync.OnceFunc(func() { close(taken) })}
-	ended := make(chan error, 1)
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		err := h.Transport.Do(holding, h.At[host], r, remote.Streams{Stdout: said})
-		if err == nil {
-			err = fault.New(fault.ErrHost, "", "%s: the session for its lock ended", host)
-		}
-		ended <- err
-	}()
-	release := func() {
-		cancel()
-		<-over
-	}
-	select {
-	case <-taken:
-		return fleet.Held{Seen: said.seen, Lost: ended, Release: release}, nil
-	case err := <-ended:
-		cancel()
-		return fleet.Held{}, err
-	case <-ctx.Done(): // it may be waiting for somebody else
-		release()
-		return fleet.Held{}, fmt.Errorf("%s: take its lock: %w", host, context.Cause(ctx))
-	}
+	return h.keep(ctx, host, r).held(ctx)
 }
 
 // Refresh upgrades the packages there.

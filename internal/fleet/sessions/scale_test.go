@@ -59,14 +59,29 @@ func (m *many) serve(ctx context.Context, host remote.Host, r remote.Request, s 
 		defer m.mu.Unlock()
 		how(m.seen[host.Name])
 	}
+	look := func() fleet.Seen {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		seen := *m.seen[host.Name]
+		seen.Time = time.Now()
+		return seen
+	}
 	switch r.Do {
 	case remote.Observe:
-		m.mu.Lock()
-		seen := *m.seen[host.Name]
-		m.mu.Unlock()
-		seen.Time = time.Now()
-		return json.NewEncoder(s.Stdout).Encode(seen)
+		return json.NewEncoder(s.Stdout).Encode(look())
 	case remote.Hold:
+		text, err := json.Marshal(look())
+		if err == nil {
+			err = json.NewEncoder(s.Stdout).Encode(remote.Sight{Event: remote.SightEvent, Seen: text})
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-s.Take:
+		case <-ctx.Done():
+			return nil
+		}
 		if _, err := s.Stdout.Write(remote.Held); err != nil {
 			return err
 		}

@@ -68,7 +68,24 @@ func (h *Hosts) Look(ctx context.Context, host string, q fleet.Question) (seen f
 func (h *Hosts) Hold(ctx context.Context, host string, q fleet.Question, wait bool) (fleet.Held, error) {
 	r := h.request(remote.Hold)
 	r.Service, r.Revision, r.Wait, r.Token, r.Look = q.Service, q.Revision, wait, h.lock(), true
-	return h.keep(ctx, host, r)
+	return h.keep(ctx, host, r).held(ctx)
+}
+
+// Attend asks how the host is by a session that takes the lock when it is told to.
+func (h *Hosts) Attend(ctx context.Context, host string, q fleet.Question, wait bool) (fleet.Attended, error) {
+	r := h.request(remote.Hold)
+	r.Service, r.Revision, r.Whole, r.Wait, r.Token = q.Service, q.Revision, q.Whole, wait, h.lock()
+	r.Attend, r.Look = true, true
+	k := h.keep(ctx, host, r)
+	seen, err := k.looked(ctx)
+	if err != nil {
+		return fleet.Attended{}, err
+	}
+	take := sync.OnceFunc(func() { close(k.take) })
+	return fleet.Attended{Seen: seen, Leave: k.release, Hold: func(ctx context.Context) (fleet.Held, error) {
+		take()
+		return k.held(ctx)
+	}}, nil
 }
 
 // Bring has the host fetch the image, or sends it there.
@@ -141,6 +158,7 @@ func (h *Hosts) Upgrade(ctx context.Context, host string, u fleet.Upgrade, emit 
 // events are the lines of a command's answer.
 type events struct {
 	emit   event.Sink
+	looked func() // when the host has said how it is; nil: nobody waits for it
 	held   func() // when the host says that it keeps a lock; nil: it keeps none
 	part   []byte
 	result remote.Result // the last
@@ -176,6 +194,9 @@ func (e *events) Write(b []byte) (int, error) {
 			_ = json.Unmarshal(text, &e.result) // it is JSON, and may say nothing
 		case ev.Event == remote.SightEvent:
 			e.sight(text)
+			if e.looked != nil {
+				e.looked()
+			}
 		case ev.Event == remote.HeldEvent:
 			if e.held != nil {
 				e.held()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 
 	"conductor/internal/event"
@@ -80,6 +81,80 @@ func TestHold_IsGivenUp(t *testing.T) {
 		t.Error(err)
 	}
 	m.Wait()
+}
+
+// One session looks, and takes the lock when it is told to, and no earlier.
+func TestAttend(t *testing.T) {
+	var locked atomic.Bool
+	h, m := hosts(t, func(ctx context.Context, _ remote.Host, r remote.Request, s remote.Streams) error {
+		if !r.Attend || !r.Look || !r.Whole || r.Token == "" {
+			t.Errorf("asked: %+v", r)
+		}
+		io.WriteString(s.Stdout, `{"event":"sight","seen":{"live":"v1","troubles":["the disk is full"]}}`+"\n")
+		select {
+		case <-s.Take:
+		case <-ctx.Done():
+			return nil
+		}
+		locked.Store(true)
+		defer locked.Store(false)
+		io.WriteString(s.Stdout, `{"event":"sight","seen":{"live":"v2"}}`+"\n"+string(remote.Held))
+		<-ctx.Done()
+		return nil
+	})
+	attend := func() fleet.Attended {
+		t.Helper()
+		a, err := h.Attend(t.Context(), "web1", fleet.Question{Service: "shop", Revision: "v2", Whole: true}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Seen.Live != "v1" || len(a.Seen.Troubles) != 1 || locked.Load() {
+			t.Errorf("it saw %+v; locked: %v", a.Seen, locked.Load())
+		}
+		return a
+	}
+	attend().Leave() // without the lock
+
+	a := attend()
+	held, err := a.Hold(t.Context())
+	if err != nil || held.Seen == nil || held.Seen.Live != "v2" || !locked.Load() {
+		t.Fatalf("held: %+v, %v", held, err)
+	}
+	m.Cut("web1")
+	if err := <-held.Lost; !errors.Is(err, remote.ErrCut) {
+		t.Errorf("%v", err)
+	}
+	a.Leave()
+	m.Wait() // the host learns of it later
+
+	a = attend()
+	m.Cut("web1")
+	if _, err := a.Hold(t.Context()); !errors.Is(err, fault.ErrUnreachable) {
+		t.Errorf("a lock of a session that was cut: %v", err)
+	}
+	a.Leave()
+	m.Wait()
+	if locked.Load() {
+		t.Error("the lock was not let go of")
+	}
+}
+
+// What a host says of itself is what a deploy goes by, or nothing.
+func TestAttend_IsRefused(t *testing.T) {
+	for said, class := range map[string]error{
+		"":                                   fault.ErrHost,
+		`{"event":"sight","seen":[]}` + "\n": fault.ErrHost,
+	} {
+		h, _ := hosts(t, func(ctx context.Context, _ remote.Host, _ remote.Request, s remote.Streams) error {
+			if io.WriteString(s.Stdout, said); said != "" {
+				<-ctx.Done()
+			}
+			return nil
+		})
+		if _, err := h.Attend(t.Context(), "web1", fleet.Question{Service: "shop"}, false); !errors.Is(err, class) {
+			t.Errorf("%q: %v", said, err)
+		}
+	}
 }
 
 // A host that says how it is, with its lock and with its upgrade, is not asked

@@ -18,6 +18,16 @@ import (
 // request's Args.
 func Far(ctx context.Context, _ remote.Host, r remote.Request, s remote.Streams) error {
 	if r.Do == remote.Hold {
+		if r.Attend {
+			if _, err := io.WriteString(s.Stdout, "looked\n"); err != nil {
+				return err
+			}
+			select {
+			case <-s.Take:
+			case <-ctx.Done():
+				return nil
+			}
+		}
 		if _, err := s.Stdout.Write(remote.Held); err != nil {
 			return err
 		}

@@ -245,7 +245,7 @@ func (l *link) far(input remote.Input) remote.Streams {
 	if input == remote.Bytes && l.streams.Stdin != nil {
 		in = farInput{l}
 	}
-	return remote.Streams{Stdin: in, Stdout: farOutput{l, false}, Stderr: farOutput{l, true}}
+	return remote.Streams{Stdin: in, Take: l.streams.Take, Stdout: farOutput{l, false}, Stderr: farOutput{l, true}}
 }
 
 type eof struct{}

@@ -46,6 +46,7 @@ func Suite(t *testing.T, open func(t *testing.T) World) {
 		{"BytesEndWithTheContext", bytesEnd},
 		{"EndedBeforeItBegan", endedBefore},
 		{"HoldEndsWithTheContext", hold},
+		{"HoldTakesItsLockWhenItIsTold", attend},
 		{"ManyAtOnce", manyAtOnce},
 		{"Unreachable", unreachable},
 		{"CutIsToldAndTheNextOneWorks", cutAndAgain},

@@ -123,6 +123,25 @@ func hold(t *testing.T, w World) {
 	}
 }
 
+func attend(t *testing.T, w World) {
+	ctx, cancel := context.WithCancel(t.Context())
+	take := make(chan struct{})
+	out, ended := under(ctx, t, w, remote.Request{Do: remote.Hold, Service: "shop", Token: "t", Attend: true}, remote.Streams{Take: take})
+	time.Sleep(50 * time.Millisecond) // it would come by itself
+	if out.String() != "looked\n" {
+		t.Errorf("before it is told: %q", out.String())
+	}
+	close(take)
+	want := "looked\n" + string(remote.Held)
+	for deadline := time.Now().Add(patience); out.String() != want && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := endOf(t, ended); err != nil || out.String() != want {
+		t.Errorf("got %v, %q", err, out.String())
+	}
+}
+
 func manyAtOnce(t *testing.T, w World) {
 	var all sync.WaitGroup
 	for i := range 20 {

@@ -147,7 +147,7 @@ func (x *exchange) feed(stdin io.WriteCloser) {
 			case <-x.over:
 			}
 		}()
-		remote.Beat(stdin, stop)
+		remote.Beat(stdin, x.streams.Take, stop)
 	case remote.Lines:
 		select {
 		case <-x.interrupt:

@@ -43,7 +43,7 @@ func farEnd(args []string) int {
 	}
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	do := func(ctx context.Context, c session.Call) error {
-		return remotetest.Far(ctx, remote.Host{}, c.Request, remote.Streams{Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr})
+		return remotetest.Far(ctx, remote.Host{}, c.Request, remote.Streams{Stdin: c.Stdin, Take: c.Take, Stdout: c.Stdout, Stderr: c.Stderr})
 	}
 	s := session.Server{Version: "1.0", Code: remote.ClassCode, Do: map[remote.Do]session.Handler{
 		remote.Command: do, remote.Exec: do, remote.Hold: do,
