@@ -38,9 +38,13 @@ type hold struct {
 func (l *loop) ended(r result) {
 	key := r.step.Key()
 	delete(l.doing, key)
-	l.obs.changed(r.step.ID)
-	if c, ok := l.obs.containers[r.step.Instance]; ok {
-		l.obs.changed(c.ID)
+	if r.err == nil && (r.step.Do == plan.Create || r.step.Do == plan.Start) {
+		l.obs.brought(r.step.Instance)
+	} else {
+		l.obs.changed(r.step.ID)
+		if c, ok := l.obs.containers[r.step.Instance]; ok {
+			l.obs.changed(c.ID)
+		}
 	}
 	if r.step.Do == plan.Route {
 		l.obs.routesKnown = false

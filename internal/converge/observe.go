@@ -30,6 +30,8 @@ type observer struct {
 	containers map[string]engine.Container // by name
 	stale      map[string]bool             // IDs whose cached details no longer hold
 	died       map[string]engine.Event     // the ends that were heard of and that the engine does not show yet, by ID
+	touched    map[string]bool             // names of those that a step has created or started since the listing
+	seenAt     map[string]time.Time        // when these were looked at, by ID
 	listed     time.Time                   // zero: list anew
 	begun      bool                        // it was listed at least once
 
@@ -52,7 +54,7 @@ type observer struct {
 
 func newObserver(h *Host, service string) *observer {
 	return &observer{h: h, service: service, containers: map[string]engine.Container{},
-		stale: map[string]bool{}, died: map[string]engine.Event{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, servedAt: map[string]time.Time{}, inFlight: map[string]int{}, idle: map[string]bool{}}
+		stale: map[string]bool{}, died: map[string]engine.Event{}, touched: map[string]bool{}, seenAt: map[string]time.Time{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, servedAt: map[string]time.Time{}, inFlight: map[string]int{}, idle: map[string]bool{}}
 }
 
 // changed makes the next observation look at the container again; "" lists anew.
@@ -64,12 +66,20 @@ func (o *observer) changed(id string) {
 	o.listed = time.Time{}
 }
 
+// brought makes the next observation look at a container that a step has created
+// or started, and at no other. Of those a listing is asked for as often as ever, and
+// before anything is taken away: each costs the engine a look at all that it has.
+func (o *observer) brought(name string) { o.touched[name] = true }
+
 // heard takes an event in. From when it tells that a process has ended, the
 // engine is busy with clearing up after it, shows it as running meanwhile, and
 // lets everybody wait who asks: what the event says is enough to go on. It does
 // not say whether a SIGKILL was for want of memory, which limited processes are
 // asked about.
 func (o *observer) heard(e engine.Event, limited bool) {
+	if e.Action != "die" && e.Time.Before(o.seenAt[e.ID]) {
+		return // it tells of what was seen
+	}
 	// It may be of the time before what is to be looked at already.
 	news := !o.stale[e.ID]
 	o.changed(e.ID)
@@ -95,10 +105,13 @@ func (o *observer) ended(c, old engine.Container, now time.Time) (engine.Contain
 }
 
 // distrust makes the next observation look at everything again: a container that
-// was stopped and started looks as it did, until its event comes.
+// was stopped and started looks as it did, until its event comes. What is dead and
+// still listed so is not asked why once more.
 func (o *observer) distrust() {
 	for _, c := range o.containers {
-		o.changed(c.ID)
+		if c.State != engine.Exited {
+			o.changed(c.ID)
+		}
 	}
 	o.changed("")
 	o.routesKnown, o.glance = false, nil
@@ -109,7 +122,7 @@ func (o *observer) distrust() {
 // done, and all others would wait for it. The end of the step makes it stale.
 func (o *observer) refresh(ctx context.Context, now time.Time, changing map[string]bool) error {
 	if !o.listed.IsZero() && now.Before(o.listed.Add(relist)) {
-		return nil
+		return o.look(ctx)
 	}
 	list, listed, err := o.list(ctx, now)
 	if err != nil {
@@ -142,6 +155,24 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 		seen[c.Name] = c
 	}
 	o.containers, o.stale, o.listed, o.begun = seen, map[string]bool{}, listed, true
+	clear(o.touched)
+	clear(o.seenAt)
+	return nil
+}
+
+// look looks at what was brought since the listing.
+func (o *observer) look(ctx context.Context) error {
+	for name := range o.touched {
+		at := time.Now()
+		c, err := o.h.Engine.Inspect(ctx, name)
+		if err != nil && !notFound(err) {
+			return err
+		}
+		if delete(o.containers, name); err == nil {
+			o.containers[name], o.seenAt[c.ID] = c, at
+		}
+		delete(o.touched, name)
+	}
 	return nil
 }
 
