@@ -93,7 +93,10 @@ func (a action) do(ctx context.Context) result {
 	case plan.Before:
 		r.goal, r.err = a.before(ctx)
 	case plan.Create:
-		r.err = a.inTurn(ctx, a.create)
+		r.err = a.inTurn(ctx, func(ctx context.Context) (err error) {
+			r.made, err = a.create(ctx)
+			return err
+		})
 	case plan.Start:
 		r.err = a.inTurn(ctx, a.start)
 	case plan.Route:
@@ -161,30 +164,30 @@ func (a action) release(digest string) (goal.Release, error) {
 // taken by nothing.
 const nameTaken = 50 * time.Millisecond
 
-func (a action) create(ctx context.Context) error {
+func (a action) create(ctx context.Context) (id string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r, err := a.release(a.step.Release)
 	if err != nil {
-		return err
+		return "", err
 	}
 	c := engine.Create{Name: a.step.Instance, Image: r.Image, Labels: a.labels(a.service, r, a.goal.Epoch, a.step), Spec: r.Container}
 	m, err := a.readMaterial(ctx, r)
 	if err != nil {
-		return err
+		return "", err
 	}
 	c.Env = m.Env
 	if c.Files, err = a.Secrets.Place(c.Name, m.Files); err != nil {
-		return err
+		return "", err
 	}
 	if a.step.ID, err = a.make(ctx, &c); err != nil {
 		if !transient(err) { // no container came of it by whose removal the files would go
 			err = errors.Join(err, a.Secrets.Clear(c.Name))
 		}
-		return err
+		return "", err
 	}
 	a.say(event.Created, a.step.Cause, c.Address.String())
-	return nil
+	return a.step.ID, nil
 }
 
 // make creates the container at the next address.

@@ -18,6 +18,7 @@ import (
 // result is the end of a step.
 type result struct {
 	step plan.Step
+	made string    // ID of the container that it created
 	at   time.Time // when it had ended
 	err  error
 	// goal is the goal as the step has written it; nil: it did not.
@@ -38,13 +39,9 @@ type hold struct {
 func (l *loop) ended(r result) {
 	key := r.step.Key()
 	delete(l.doing, key)
-	if r.err == nil && (r.step.Do == plan.Create || r.step.Do == plan.Start) {
-		l.obs.brought(r.step.Instance)
-	} else {
-		l.obs.changed(r.step.ID)
-		if c, ok := l.obs.containers[r.step.Instance]; ok {
-			l.obs.changed(c.ID)
-		}
+	l.obs.stepped(r.step, r.made)
+	if r.err != nil || r.step.Do == plan.Create && r.made == "" {
+		l.obs.changed("") // it may have been done all the same
 	}
 	if r.step.Do == plan.Route {
 		l.obs.routesKnown = false

@@ -30,9 +30,9 @@ type observer struct {
 	containers map[string]engine.Container // by name
 	stale      map[string]bool             // IDs whose cached details no longer hold
 	died       map[string]engine.Event     // the ends that were heard of and that the engine does not show yet, by ID
-	touched    map[string]bool             // names of those that a step has created or started since the listing
-	seenAt     map[string]time.Time        // when these were looked at, by ID
-	listed     time.Time                   // zero: list anew
+	listed     time.Time                   // when all of the service's were listed; zero: list anew
+	known      time.Time                   // when those that are known were looked at; zero: look anew
+	made       []string                    // IDs of those that were created since
 	begun      bool                        // it was listed at least once
 
 	routes      state.Routes
@@ -54,22 +54,45 @@ type observer struct {
 
 func newObserver(h *Host, service string) *observer {
 	return &observer{h: h, service: service, containers: map[string]engine.Container{},
-		stale: map[string]bool{}, died: map[string]engine.Event{}, touched: map[string]bool{}, seenAt: map[string]time.Time{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, servedAt: map[string]time.Time{}, inFlight: map[string]int{}, idle: map[string]bool{}}
+		stale: map[string]bool{}, died: map[string]engine.Event{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, servedAt: map[string]time.Time{}, inFlight: map[string]int{}, idle: map[string]bool{}}
 }
 
 // changed makes the next observation look at the container again; "" lists anew.
 func (o *observer) changed(id string) {
 	delete(o.died, id)
-	if id != "" {
-		o.stale[id] = true
+	o.known = time.Time{}
+	if id == "" {
+		o.listed = time.Time{}
+		return
 	}
-	o.listed = time.Time{}
+	o.stale[id] = true
+	if !slices.Contains(o.ids(), id) {
+		o.listed = time.Time{}
+	}
 }
 
-// brought makes the next observation look at a container that a step has created
-// or started, and at no other. Of those a listing is asked for as often as ever, and
-// before anything is taken away: each costs the engine a look at all that it has.
-func (o *observer) brought(name string) { o.touched[name] = true }
+// ids are those of the containers that are known.
+func (o *observer) ids() []string {
+	ids := slices.Clone(o.made)
+	for _, c := range o.containers {
+		ids = append(ids, c.ID)
+	}
+	return ids
+}
+
+// stepped makes the next observation look at what is known after a step, which is
+// no reason to look for others: the engine would look at all that it has.
+func (o *observer) stepped(s plan.Step, made string) {
+	o.known = time.Time{}
+	if made != "" {
+		o.made = append(o.made, made)
+	}
+	for _, c := range o.containers {
+		if c.ID == s.ID || c.Name == s.Instance {
+			o.changed(c.ID)
+		}
+	}
+}
 
 // heard takes an event in. From when it tells that a process has ended, the
 // engine is busy with clearing up after it, shows it as running meanwhile, and
@@ -77,8 +100,8 @@ func (o *observer) brought(name string) { o.touched[name] = true }
 // not say whether a SIGKILL was for want of memory, which limited processes are
 // asked about.
 func (o *observer) heard(e engine.Event, limited bool) {
-	if e.Action != "die" && e.Time.Before(o.seenAt[e.ID]) {
-		return // it tells of what was seen
+	if (e.Action == "create" || e.Action == "start") && e.Time.Before(o.known) {
+		return // the engine shows these before it tells of them, and it was seen
 	}
 	// It may be of the time before what is to be looked at already.
 	news := !o.stale[e.ID]
@@ -105,8 +128,8 @@ func (o *observer) ended(c, old engine.Container, now time.Time) (engine.Contain
 }
 
 // distrust makes the next observation look at everything again: a container that
-// was stopped and started looks as it did, until its event comes. What is dead and
-// still listed so is not asked why once more.
+// was stopped and started looks as it did, until its event comes. What is dead, and
+// still is, is not asked once more of what.
 func (o *observer) distrust() {
 	for _, c := range o.containers {
 		if c.State != engine.Exited {
@@ -121,10 +144,11 @@ func (o *observer) distrust() {
 // flight is changing: the engine answers for such a one when the change is
 // done, and all others would wait for it. The end of the step makes it stale.
 func (o *observer) refresh(ctx context.Context, now time.Time, changing map[string]bool) error {
-	if !o.listed.IsZero() && now.Before(o.listed.Add(relist)) {
-		return o.look(ctx)
+	whole := o.listed.IsZero() || !now.Before(o.listed.Add(relist))
+	if !whole && !o.known.IsZero() {
+		return nil
 	}
-	list, listed, err := o.list(ctx, now)
+	list, at, err := o.list(ctx, now, whole)
 	if err != nil {
 		return err
 	}
@@ -154,35 +178,27 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 		}
 		seen[c.Name] = c
 	}
-	o.containers, o.stale, o.listed, o.begun = seen, map[string]bool{}, listed, true
-	clear(o.touched)
-	clear(o.seenAt)
-	return nil
-}
-
-// look looks at what was brought since the listing.
-func (o *observer) look(ctx context.Context) error {
-	for name := range o.touched {
-		at := time.Now()
-		c, err := o.h.Engine.Inspect(ctx, name)
-		if err != nil && !notFound(err) {
-			return err
-		}
-		if delete(o.containers, name); err == nil {
-			o.containers[name], o.seenAt[c.ID] = c, at
-		}
-		delete(o.touched, name)
+	o.containers, o.stale, o.known, o.made, o.begun = seen, map[string]bool{}, at, nil, true
+	if whole {
+		o.listed = at
 	}
 	return nil
 }
 
-// list returns the service's containers, and when they were that.
-func (o *observer) list(ctx context.Context, now time.Time) ([]engine.Container, time.Time, error) {
+// list returns the service's containers, or those that are known, and when they were
+// that.
+func (o *observer) list(ctx context.Context, now time.Time, whole bool) ([]engine.Container, time.Time, error) {
 	if g := o.glance; g != nil {
 		return g.containers[o.service], g.at, nil
 	}
+	var ids []string
+	if !whole {
+		if ids = o.ids(); len(ids) == 0 {
+			return nil, now, nil
+		}
+	}
 	o.looked = now
-	list, err := o.h.Engine.List(ctx, o.h.mine(o.service, KindService))
+	list, err := o.h.Engine.List(ctx, o.h.mine(o.service, KindService), ids...)
 	return list, now, err
 }
 

@@ -215,9 +215,9 @@ func (e simEngine) Network(ctx context.Context, name string, subnet netip.Prefix
 	return out, err
 }
 
-func (e simEngine) List(ctx context.Context, labels map[string]string) (out []engine.Container, err error) {
+func (e simEngine) List(ctx context.Context, labels map[string]string, ids ...string) (out []engine.Container, err error) {
 	err = e.pass(ctx, "List", labels[LabelService], func(ctx context.Context) error {
-		out, err = e.sim.eng.List(ctx, labels)
+		out, err = e.sim.eng.List(ctx, labels, ids...)
 		if err == nil {
 			e.sim.mu.Lock()
 			e.sim.beat++

@@ -62,8 +62,10 @@ type Engine interface {
 	Network(ctx context.Context, name string, subnet netip.Prefix, labels map[string]string) (Network, error)
 
 	// List returns the containers, in any state, that carry all the labels,
-	// ordered by name. Fields marked "inspect" in Container may be empty.
-	List(ctx context.Context, labels map[string]string) ([]Container, error)
+	// ordered by name. Fields marked "inspect" in Container may be empty. With IDs
+	// it is of those alone, as far as they exist, and costs the engine no look at
+	// everything that it has.
+	List(ctx context.Context, labels map[string]string, ids ...string) ([]Container, error)
 	// Inspect returns all of one container, by name or ID.
 	Inspect(ctx context.Context, id string) (Container, error)
 	// Create makes a container and does not start it. ErrConflict: the name is

@@ -20,11 +20,13 @@ import (
 )
 
 // List returns the containers that carry all the labels, in one call.
-func (e *Engine) List(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
+func (e *Engine) List(ctx context.Context, labels map[string]string, ids ...string) ([]engine.Container, error) {
 	if err := e.agree(ctx); err != nil {
 		return nil, err
 	}
-	res, err := e.api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: byLabels(labels)})
+	filters := byLabels(labels)
+	filters.Add("id", ids...)
+	res, err := e.api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
 	if err != nil {
 		return nil, e.fail(ctx, err, "list containers")
 	}

@@ -14,10 +14,10 @@ import (
 
 // List returns the containers that carry all the labels. Fields that the
 // contract promises to Inspect alone are empty.
-func (f *Fake) List(ctx context.Context, labels map[string]string) (out []engine.Container, err error) {
+func (f *Fake) List(ctx context.Context, labels map[string]string, ids ...string) (out []engine.Container, err error) {
 	err = f.call(ctx, "List", "", func() error {
 		for _, c := range f.sorted() {
-			if !carries(c.Labels, labels) {
+			if !carries(c.Labels, labels) || len(ids) > 0 && !slices.Contains(ids, c.ID) {
 				continue
 			}
 			v := c.view()

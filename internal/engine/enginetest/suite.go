@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -358,6 +359,21 @@ func testList(b *bench) {
 	b.must(err)
 	if len(all) != 1 || all[0].Name != b.name("b") {
 		b.Errorf("list by two labels: %+v", all)
+	}
+	ids := []string{b.inspect(b.name("c")).ID, b.inspect(b.name("a")).ID, strings.Repeat("0", 64)}
+	all, err = b.Engine.List(b.ctx(), b.Labels, ids...)
+	b.must(err)
+	if len(all) != 2 || all[0].Name != b.name("a") || all[1].Name != b.name("c") {
+		b.Errorf("list by IDs: %+v", all)
+	}
+	for labels, ids := range map[string][]string{"": ids[2:], "b": ids} {
+		only := maps.Clone(b.Labels)
+		if labels != "" {
+			only["slot"] = labels
+		}
+		if all, err = b.Engine.List(b.ctx(), only, ids...); err != nil || len(all) > 0 {
+			b.Errorf("list by IDs that are not there, or not of the labels: %+v, %v", all, err)
+		}
 	}
 }
 
