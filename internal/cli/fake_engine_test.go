@@ -29,7 +29,7 @@ func (e *fakeEngine) Info(context.Context) (engine.Info, error) {
 	return engine.Info{Name: "Docker", Version: "20.10.24", APIVersion: "1.41", Endpoint: "unix:///var/run/docker.sock", RootDir: "/"}, nil
 }
 
-func (e *fakeEngine) List(_ context.Context, labels map[string]string) ([]engine.Container, error) {
+func (e *fakeEngine) List(_ context.Context, labels map[string]string, _ ...string) ([]engine.Container, error) {
 	if e.host.wrong == "engine" {
 		return nil, engine.ErrUnreachable
 	}
