@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -95,6 +96,22 @@ func within(t testing.TB, limit, took time.Duration, what string) {
 	if took > limit {
 		t.Errorf("%s took %s, want at most %s", what, took.Round(time.Millisecond), limit)
 	}
+}
+
+// usualStart is how long conductor takes to start where nothing is amiss, with the
+// other tests beside it.
+const usualStart = 50 * time.Millisecond
+
+// allow is the time that what starts containers may take, which is given for a usual
+// machine: as much more as processes take to start on this one at the moment, up to
+// eight times. Some virtual machines take ten times as long for a page fault.
+func (e *Env) allow(d time.Duration) time.Duration {
+	e.t.Helper()
+	best := time.Duration(math.MaxInt64)
+	for range 3 {
+		best = min(best, e.Conductor("version").Want(0).Took)
+	}
+	return time.Duration(float64(d) * min(max(float64(best)/float64(usualStart), 1), 8))
 }
 
 // asCron runs the command of a crontab's line as cron does: what comes after
