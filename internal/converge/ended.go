@@ -40,7 +40,7 @@ func (l *loop) ended(r result) {
 	key := r.step.Key()
 	delete(l.doing, key)
 	l.obs.stepped(r.step, r.made)
-	if r.err != nil || r.step.Do == plan.Create && r.made == "" {
+	if r.err != nil {
 		l.obs.changed("") // it may have been done all the same
 	}
 	if r.step.Do == plan.Route {

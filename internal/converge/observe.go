@@ -98,8 +98,12 @@ func (o *observer) stepped(s plan.Step, made string) {
 // not say whether a SIGKILL was for want of memory, which limited processes are
 // asked about.
 func (o *observer) heard(e engine.Event, limited bool) {
-	if (e.Action == "create" || e.Action == "start") && e.Time.Before(o.known) {
-		return // the engine shows these before it tells of them, and it was seen
+	seen := o.listed
+	if slices.Contains(o.ids(), e.ID) {
+		seen = o.known
+	}
+	if (e.Action == "create" || e.Action == "start") && e.Time.Before(seen) {
+		return // the engine shows these before it tells of them
 	}
 	// It may be of the time before what is to be looked at already.
 	news := !o.stale[e.ID]

@@ -112,3 +112,29 @@ func TestObserver_ProxyFallsSilent(t *testing.T) {
 	px.Down(true)
 	look(plan.Out, false)
 }
+
+// A look at what is known, by ID, did not show what somebody else has created
+// before it: the event that tells of it is news, however late it comes.
+func TestObserver_LateEvents(t *testing.T) {
+	listed := time.Now()
+	known := listed.Add(2 * time.Second)
+	for _, test := range []struct {
+		action, id          string
+		at                  time.Time
+		looksAgain, listing bool
+	}{
+		{"start", "ours", known.Add(-time.Second), false, false},
+		{"start", "ours", known.Add(time.Second), true, false},
+		{"create", "other", known.Add(-time.Second), true, true},
+		{"create", "other", listed.Add(-time.Second), false, false},
+		{"die", "ours", listed.Add(-time.Second), true, false},
+	} {
+		o := newObserver(nil, "shop")
+		o.containers["shop.v1"] = engine.Container{ID: "ours", Name: "shop.v1", State: engine.Running}
+		o.listed, o.known = listed, known
+		o.heard(engine.Event{Action: test.action, ID: test.id, Time: test.at}, false)
+		if o.known.IsZero() != test.looksAgain || o.listed.IsZero() != test.listing {
+			t.Errorf("%s of %s: looks again %v, lists all %v", test.action, test.id, o.known.IsZero(), o.listed.IsZero())
+		}
+	}
+}

@@ -28,14 +28,13 @@ func (h *Hosts) keep(ctx context.Context, host string, r remote.Request) *kept {
 	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	over := make(chan struct{})
 	said := &events{emit: func(event.Event) {}}
-	said.looked = sync.OnceFunc(func() {
-		k.sight <- said.seen
-		said.seen = nil
-	})
-	said.held = sync.OnceFunc(func() { k.taken <- said.seen })
-	if !r.Attend { // what it says is how it is with the lock
-		said.looked = nil
+	if r.Attend { // else what it says is how it is with the lock
+		said.looked = sync.OnceFunc(func() {
+			k.sight <- said.seen
+			said.seen = nil
+		})
 	}
+	said.held = sync.OnceFunc(func() { k.taken <- said.seen })
 	go func() {
 		defer close(over)
 		err := h.Transport.Do(keeping, h.At[host], r, remote.Streams{Stdout: said, Take: k.take})
