@@ -201,7 +201,8 @@ func TestSupervisor_LooksOnceForAll(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- s.Run(ctx) }()
-		time.Sleep(time.Minute)
+		// Between two looks, not at the moment of one: it would be counted or not.
+		time.Sleep(time.Minute + 7*time.Second)
 		lists.Store(0)
 		time.Sleep(10 * time.Minute)
 		// Each looks around every 15 s, here all at once; runs are swept besides.
