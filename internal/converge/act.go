@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -46,7 +45,7 @@ type shared struct {
 	turn     chan struct{}              // room for one: who reads has it
 	material map[string]secret.Material // by release
 	network  engine.Network
-	used     map[netip.Addr]bool
+	used     *addresses
 }
 
 func newShared() *shared {
@@ -93,10 +92,13 @@ func (a action) do(ctx context.Context) result {
 	case plan.Before:
 		r.goal, r.err = a.before(ctx)
 	case plan.Create:
-		r.err = a.inTurn(ctx, func(ctx context.Context) (err error) {
-			r.made, err = a.create(ctx)
-			return err
-		})
+		// All who come into the line at one time look at the network together.
+		if r.err = a.survey(ctx); r.err == nil {
+			r.err = a.inTurn(ctx, func(ctx context.Context) (err error) {
+				r.made, err = a.create(ctx)
+				return err
+			})
+		}
 	case plan.Start:
 		r.err = a.inTurn(ctx, a.start)
 	case plan.Route:
@@ -243,53 +245,6 @@ func (a action) readMaterial(ctx context.Context, r goal.Release) (secret.Materi
 	}
 	a.shared.material[r.Digest] = m
 	return m, nil
-}
-
-// address takes the next address on the instances' network: never one that a
-// container of ours still has, dead or alive, nor one that is still routed.
-func (a action) address(ctx context.Context) (network string, addr netip.Addr, err error) {
-	s := a.shared
-	if err := s.take(ctx); err != nil {
-		return "", addr, err
-	}
-	defer s.leave()
-	if s.network.Name == "" {
-		if s.network, err = a.Engine.Network(ctx, a.Namespace, a.Subnet, a.mine("", "")); err != nil {
-			return "", addr, fmt.Errorf("network %s: %w", a.Namespace, err)
-		}
-	}
-	if s.used == nil {
-		if s.used, err = a.glances.usedAddresses(ctx, a.Host); err != nil {
-			return "", addr, err
-		}
-		s.used[s.network.Gateway] = true
-	}
-	addr, err = a.Store.Address(ctx, s.network.Subnet, s.used)
-	if err == nil {
-		s.used[addr] = true
-	}
-	return s.network.Name, addr, err
-}
-
-func (h *Host) usedAddresses(ctx context.Context) (map[netip.Addr]bool, error) {
-	used := map[netip.Addr]bool{}
-	list, err := h.Engine.List(ctx, h.mine("", ""))
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range list {
-		used[c.Address] = true
-	}
-	routes, err := h.Store.Routes()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range routes.Table.Routes {
-		for _, t := range r.Targets {
-			used[t.Addr.Addr()] = true
-		}
-	}
-	return used, nil
 }
 
 func (a action) start(ctx context.Context) error {

@@ -2,8 +2,6 @@ package converge
 
 import (
 	"context"
-	"maps"
-	"net/netip"
 	"time"
 
 	"conductor/internal/engine"
@@ -19,7 +17,7 @@ import (
 type Glances struct {
 	around joint[*glance]
 	proxy  joint[proxy.Observed]
-	used   joint[map[netip.Addr]bool]
+	used   joint[*addresses]
 }
 
 // NewGlances returns those of one host.
@@ -29,7 +27,7 @@ func NewGlances() *Glances {
 	return g
 }
 
-// joint is a look that is shared, with its answer; nobody changes that.
+// joint is a look that is shared, with its answer.
 type joint[T any] struct {
 	turn  chan struct{} // room for one: who looks has it
 	began time.Time
@@ -95,12 +93,11 @@ func (g *Glances) proxied(ctx context.Context, h *Host) (proxy.Observed, error) 
 	return g.proxy.since(ctx, time.Now(), h.Proxy.Observe)
 }
 
-// usedAddresses are those that a container of ours has from now on, dead or
-// alive, or that are routed. They are the caller's.
-func (g *Glances) usedAddresses(ctx context.Context, h *Host) (map[netip.Addr]bool, error) {
+// usedAddresses are those that are used from now on. All who are given one look hand
+// out of it together.
+func (g *Glances) usedAddresses(ctx context.Context, h *Host) (*addresses, error) {
 	if g == nil {
 		return h.usedAddresses(ctx)
 	}
-	used, err := g.used.since(ctx, time.Now(), h.usedAddresses)
-	return maps.Clone(used), err
+	return g.used.since(ctx, time.Now(), h.usedAddresses)
 }

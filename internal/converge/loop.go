@@ -44,6 +44,7 @@ type loop struct {
 	doing   map[string]plan.Step
 	results chan *result
 	events  chan engine.Event
+	asked   <-chan time.Time // since when to look anew; nil: nobody asks
 	running sync.WaitGroup
 
 	before   context.CancelFunc // ends upgrade.before
@@ -286,11 +287,7 @@ func (l *loop) target(i plan.Instance) health.Instance {
 func (l *loop) start(steps []plan.Step, now time.Time) int {
 	n := 0
 	for _, s := range steps {
-		if h, ok := l.held[s.Key()]; ok && now.Before(h.until) || s.Do == plan.Route && l.check != nil {
-			continue
-		}
-		if s.Do == plan.Remove && l.crowded() {
-			l.held[s.Key()] = hold{since: now, until: now.Add(slowPass)}
+		if !l.isDue(s, now) {
 			continue
 		}
 		n++
@@ -310,6 +307,12 @@ func (l *loop) start(steps []plan.Step, now time.Time) int {
 		})
 	}
 	return n
+}
+
+// isDue: nothing holds the step back.
+func (l *loop) isDue(s plan.Step, now time.Time) bool {
+	h, held := l.held[s.Key()]
+	return !(held && now.Before(h.until) || s.Do == plan.Route && l.check != nil || s.Do == plan.Remove && l.crowded())
 }
 
 // crowded: all the room for starts over the host is taken, as after a boot. What
@@ -343,6 +346,8 @@ func (l *loop) wait(done <-chan struct{}, at time.Time) {
 			l.ended(*r)
 		case e := <-l.events:
 			news = l.happened(e)
+		case since := <-l.asked:
+			news = l.obs.missed(since)
 		case p := <-l.watch.found:
 			l.answered(*p)
 		case err := <-l.checked:

@@ -12,8 +12,8 @@ import (
 	"conductor/internal/state"
 )
 
-// relist is how often the containers are listed anew although no event came:
-// it makes up for events that were lost.
+// relist is how often a command lists the containers anew although no event came:
+// it makes up for events that were lost. A supervisor is told when that happens.
 const relist = 2 * time.Second
 
 // clearing is how long the engine may be busy with a container that has ended.
@@ -24,6 +24,7 @@ const clearing = 10 * time.Second
 type observer struct {
 	h       *Host
 	service string
+	relist  time.Duration // how old a listing may be
 
 	containers map[string]engine.Container // by name
 	stale      map[string]bool             // IDs whose cached details no longer hold
@@ -51,7 +52,7 @@ type observer struct {
 }
 
 func newObserver(h *Host, service string) *observer {
-	return &observer{h: h, service: service, containers: map[string]engine.Container{},
+	return &observer{h: h, service: service, relist: relist, containers: map[string]engine.Container{},
 		stale: map[string]bool{}, died: map[string]engine.Event{}, outSince: map[string]time.Time{}, wasIn: map[string]time.Time{}, servedAt: map[string]time.Time{}, inFlight: map[string]int{}, idle: map[string]bool{}}
 }
 
@@ -67,6 +68,16 @@ func (o *observer) changed(id string) {
 	if !slices.Contains(o.ids(), id) {
 		o.listed = time.Time{}
 	}
+}
+
+// missed makes the next observation list anew, unless it was done since that time, from
+// when on events were missed. It says whether it does.
+func (o *observer) missed(at time.Time) bool {
+	if o.listed.After(at) {
+		return false
+	}
+	o.changed("")
+	return true
 }
 
 // ids are those of the containers that are known.
@@ -98,9 +109,11 @@ func (o *observer) stepped(s plan.Step, made string) {
 // not say whether a SIGKILL was for want of memory, which limited processes are
 // asked about.
 func (o *observer) heard(e engine.Event, limited bool) {
-	seen := o.listed
-	if slices.Contains(o.ids(), e.ID) {
+	seen, known := o.listed, slices.Contains(o.ids(), e.ID)
+	if known {
 		seen = o.known
+	} else if e.Action == "destroy" {
+		return // as a removal of its own, after whose step nothing of it is left
 	}
 	if (e.Action == "create" || e.Action == "start") && e.Time.Before(seen) {
 		return // the engine shows these before it tells of them
@@ -146,7 +159,7 @@ func (o *observer) distrust() {
 // flight is changing: the engine answers for such a one when the change is
 // done, and all others would wait for it. The end of the step makes it stale.
 func (o *observer) refresh(ctx context.Context, now time.Time, changing map[string]bool) error {
-	whole := o.listed.IsZero() || !now.Before(o.listed.Add(relist))
+	whole := o.listed.IsZero() || !now.Before(o.listed.Add(o.relist))
 	if !whole && !o.known.IsZero() {
 		return nil
 	}

@@ -127,10 +127,12 @@ func (s *sim) mayStart(i *inst, c *call) {
 	}
 }
 
-// beside: it was started beside one that is to be recycled.
+// beside: it was made to run beside one that is to be recycled, though that may
+// have died meanwhile.
 func (s *sim) beside(i *inst) bool {
+	placed, ok := s.placed[i.name]
 	return i.fresh && slices.ContainsFunc(s.instances(i.service), func(o *inst) bool {
-		return o != i && o.running && o.slotID() == i.slotID()
+		return o != i && o.slotID() == i.slotID() && (o.running || ok && !o.disturbedAt.Before(placed))
 	})
 }
 
@@ -210,6 +212,16 @@ func (s *sim) later(i *inst) bool {
 	})
 }
 
+// unseen: somebody removed another instance of the slot after the process had looked.
+func (s *sim) unseen(i *inst, c *call) bool {
+	for _, o := range s.insts {
+		if o != i && o.vanished && o.slotID() == i.slotID() && o.beat > min(c.p.beat, c.beat) {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *sim) mayRemove(i *inst, c *call) {
 	if i.kind != KindService {
 		return
@@ -221,7 +233,7 @@ func (s *sim) mayRemove(i *inst, c *call) {
 	if !ok || !g.Running || g.Current == nil || i.release != g.Current.Digest || i.epoch != g.Epoch || !i.disturbedAt.IsZero() || i.slot > slots(g) || c.seq <= s.put[i.service] {
 		return
 	}
-	if i.stopped && i.wasWell && !s.instead(i, g) && !s.later(i) {
+	if i.stopped && i.wasWell && !s.instead(i, g) && !s.later(i) && !s.unseen(i, c) {
 		s.violateLocked(3, "removal of %s, of the release that is current, and nothing serves in its place", i.name)
 	}
 }

@@ -416,7 +416,7 @@ func (x simSecrets) Place(instance string, _ map[string][]byte) (map[string]stri
 	return nil, x.park(&call{op: "Place", arg: instance, ctx: context.Background(), inner: func(context.Context) error {
 		x.sim.mu.Lock()
 		defer x.sim.mu.Unlock()
-		x.sim.placed[instance] = true
+		x.sim.placed[instance] = time.Now()
 		return nil
 	}})
 }

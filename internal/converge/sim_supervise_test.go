@@ -16,16 +16,19 @@ func supervised(ctx context.Context, h *Host, hist history) error {
 	errs := make([]error, len(hist.services))
 	glances, switches := NewGlances(), &Switches{}
 	for n, s := range hist.services {
-		look := make(chan struct{}, 1)
+		look, asking := make(chan time.Time, 1), sync.Mutex{}
 		// Room for all and a turn for each: who comes first at one instant would
 		// be chance, and no history could be played again.
 		feed := Feed{Events: make(chan engine.Event, 64), Look: look, Starts: make(chan struct{}, 100), Recycle: make(chan struct{}, 1),
 			Glances: glances, Switches: switches}
 		wake := func() {
+			asking.Lock()
+			defer asking.Unlock()
 			select {
-			case look <- struct{}{}:
+			case <-look:
 			default:
 			}
+			look <- time.Now()
 		}
 		tending.Go(func() {
 			for ctx.Err() == nil {

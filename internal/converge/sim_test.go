@@ -79,7 +79,7 @@ func TestSimulation(t *testing.T) {
 // the seeds that script/test runs.
 func TestSimulation_OnceBroken(t *testing.T) {
 	for _, seed := range []uint64{
-		23925, 36006, 42592, 66439, 76300, 77018, 86225, 214624, 222061, 263358, 285633, 287069, 349012, 474190, 479142, 492986, 628173, 638255,
+		23925, 36006, 42592, 66439, 76300, 77018, 86225, 214624, 222061, 263358, 285633, 287069, 349012, 474190, 479142, 492986, 628173, 638255, 859950, 895921,
 	} {
 		h := newHistory(seed)
 		if v, _ := play(t, h, nil, false); v != nil {

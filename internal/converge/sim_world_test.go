@@ -42,8 +42,8 @@ type sim struct {
 	byName      map[string]*inst
 	served      proxy.Table // what the proxy serves, as it was at the last look
 	inFlight    map[netip.AddrPort]int
-	placed      map[string]bool   // instances with files of secrets
-	crontabs    map[string]string // what cron reads, by service
+	placed      map[string]time.Time // instances with files of secrets, and since when
+	crontabs    map[string]string    // what cron reads, by service
 	starts      map[slotID][]time.Time
 	goals       map[string]goal.Goal // as they were at the last look
 	put         map[string]int       // the number of calls when the goal was written
@@ -118,7 +118,7 @@ func newSim(h history, next planner) *sim {
 		eng: enginetest.NewFake(), px: proxytest.NewFake(), store: statetest.NewMemory(),
 		definitions: map[string]simService{}, images: map[string]string{},
 		insts: map[string]*inst{}, byName: map[string]*inst{}, inFlight: map[netip.AddrPort]int{},
-		placed: map[string]bool{}, crontabs: map[string]string{}, starts: map[slotID][]time.Time{}, goals: map[string]goal.Goal{}, put: map[string]int{},
+		placed: map[string]time.Time{}, crontabs: map[string]string{}, starts: map[slotID][]time.Time{}, goals: map[string]goal.Goal{}, put: map[string]int{},
 		wake: make(chan struct{}, 1), armed: map[string]trouble{},
 	}
 	if next == nil {

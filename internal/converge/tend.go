@@ -31,9 +31,9 @@ const (
 type Feed struct {
 	// Events are those of the service's containers.
 	Events chan engine.Event
-	// Look asks to look at everything anew: the goal has changed, or events
-	// were missed.
-	Look <-chan struct{}
+	// Look asks, and says since when, to look at everything anew: the goal has
+	// changed, or events were missed.
+	Look <-chan time.Time
 	// Starts bounds how many containers are created or started at once over the
 	// host.
 	Starts chan struct{}
@@ -71,7 +71,8 @@ type tender struct {
 func (h *Host) Tend(ctx context.Context, id string, feed Feed) error {
 	work, cancel := context.WithCancel(ctx)
 	t := &tender{loop: h.loop(goal.Goal{Service: id}), feed: feed, told: map[string]bool{}, from: time.Now()}
-	t.work, t.events, t.starts, t.switches = work, feed.Events, feed.Starts, feed.Switches
+	t.work, t.events, t.asked, t.starts, t.switches = work, feed.Events, feed.Look, feed.Starts, feed.Switches
+	t.obs.relist = slowPass
 	t.glances, t.obs.glances = feed.Glances, feed.Glances
 	defer func() {
 		cancel()
@@ -163,7 +164,7 @@ func (t *tender) decide(next func(plan.Input) plan.Output) (plan.Input, plan.Out
 // due are the steps that are not held back.
 func (t *tender) due(out plan.Output, now time.Time) (steps []plan.Step) {
 	for _, s := range out.Steps {
-		if h, ok := t.held[s.Key()]; !ok || !now.Before(h.until) {
+		if t.isDue(s, now) {
 			steps = append(steps, s)
 		}
 	}
@@ -232,10 +233,11 @@ func (t *tender) idle(ctx context.Context, at time.Time) {
 			if t.matters(*p) {
 				return
 			}
-		case <-t.feed.Look:
-			t.obs.changed("")
+		case since := <-t.asked:
 			t.obs.routesKnown = false
-			t.look(ctx, time.Now()) // often all are asked
+			if t.obs.missed(since) {
+				t.look(ctx, since) // often all are asked
+			}
 			return
 		case <-timer.C:
 			if t.feed.Late != nil {

@@ -88,9 +88,10 @@ type Supervisor struct {
 type service struct {
 	stamp   state.Stamp
 	feed    converge.Feed
-	look    chan struct{}
-	done    chan struct{} // closed when it is tended no more
-	settled chan struct{} // closed when its goal was reached for the first time
+	look    chan time.Time // has the last that was asked
+	asking  sync.Mutex     // of who asks
+	done    chan struct{}  // closed when it is tended no more
+	settled chan struct{}  // closed when its goal was reached for the first time
 	once    sync.Once
 }
 
@@ -163,7 +164,7 @@ func (s *Supervisor) scan(ctx context.Context) error {
 		if s.services[id] != nil {
 			continue
 		}
-		look := make(chan struct{}, 1)
+		look := make(chan time.Time, 1)
 		svc := &service{stamp: stamp, look: look, done: make(chan struct{}), settled: make(chan struct{})}
 		svc.feed = converge.Feed{Events: make(chan engine.Event, backlog), Look: look, Starts: s.starts, Recycle: s.recycle, Glances: s.glances, Switches: s.switches,
 			Settled: svc.reached, Fares: func(c converge.Condition) { s.fares(id, c) }, Late: s.Late}
@@ -267,11 +268,15 @@ func (s *Supervisor) wakeAll() {
 	}
 }
 
+// wake asks the service to look at what is from now on.
 func (svc *service) wake() {
+	svc.asking.Lock()
+	defer svc.asking.Unlock()
 	select {
-	case svc.look <- struct{}{}:
-	default: // it is asked already
+	case <-svc.look: // it is asked already
+	default:
 	}
+	svc.look <- time.Now()
 }
 
 func (svc *service) reached(is bool) {

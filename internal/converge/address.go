@@ -1,0 +1,77 @@
+package converge
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+)
+
+// addresses are those that no instance may be given: of containers of ours, dead or
+// alive, of what is routed, and those that were handed out since.
+type addresses struct {
+	turn chan struct{} // room for one: who takes one has it
+	used map[netip.Addr]bool
+}
+
+// survey finds out, once a loop, what the instances' network is and which of its
+// addresses are used.
+func (a action) survey(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	s := a.shared
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	var err error
+	if s.network.Name == "" {
+		if s.network, err = a.Engine.Network(ctx, a.Namespace, a.Subnet, a.mine("", "")); err != nil {
+			return fmt.Errorf("network %s: %w", a.Namespace, err)
+		}
+	}
+	if s.used == nil {
+		s.used, err = a.glances.usedAddresses(ctx, a.Host)
+	}
+	return err
+}
+
+// address takes the next address on the instances' network that is not used.
+func (a action) address(ctx context.Context) (network string, addr netip.Addr, err error) {
+	if err := a.survey(ctx); err != nil {
+		return "", addr, err
+	}
+	n, all := a.shared.network, a.shared.used
+	select {
+	case all.turn <- struct{}{}:
+		defer func() { <-all.turn }()
+	case <-ctx.Done():
+		return "", addr, ctx.Err()
+	}
+	all.used[n.Gateway] = true
+	addr, err = a.Store.Address(ctx, n.Subnet, all.used)
+	if err == nil {
+		all.used[addr] = true
+	}
+	return n.Name, addr, err
+}
+
+func (h *Host) usedAddresses(ctx context.Context) (*addresses, error) {
+	used := map[netip.Addr]bool{}
+	list, err := h.Engine.List(ctx, h.mine("", ""))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range list {
+		used[c.Address] = true
+	}
+	routes, err := h.Store.Routes()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range routes.Table.Routes {
+		for _, t := range r.Targets {
+			used[t.Addr.Addr()] = true
+		}
+	}
+	return &addresses{turn: make(chan struct{}, 1), used: used}, nil
+}
