@@ -37,7 +37,7 @@ func (a action) survey(ctx context.Context) error {
 
 // address takes the next address on the instances' network that is not used.
 func (a action) address(ctx context.Context) (network string, addr netip.Addr, err error) {
-	if err := a.survey(ctx); err != nil {
+	if err := firstOf(a.survey(ctx), ctx.Err()); err != nil { // whose time is over takes none
 		return "", addr, err
 	}
 	n, all := a.shared.network, a.shared.used

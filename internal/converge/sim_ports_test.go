@@ -239,13 +239,18 @@ func (e simEngine) Inspect(ctx context.Context, id string) (out engine.Container
 }
 
 func (e simEngine) Create(ctx context.Context, c engine.Create) (id string, err error) {
-	err = e.park(&call{op: "Create", arg: c.Name, ctx: ctx, inner: func(ctx context.Context) error {
-		if id, err = e.sim.eng.Create(ctx, c); err == nil {
+	made := make(chan string, 1) // a create whose caller is gone has its effect all the same
+	if err := e.park(&call{op: "Create", arg: c.Name, ctx: ctx, inner: func(ctx context.Context) error {
+		id, err := e.sim.eng.Create(ctx, c)
+		if err == nil {
 			e.sim.created(id, c, ctx == context.Background())
+			made <- id
 		}
 		return err
-	}})
-	return id, err
+	}}); err != nil {
+		return "", err
+	}
+	return <-made, nil
 }
 
 func (e simEngine) Start(ctx context.Context, id string) error {
