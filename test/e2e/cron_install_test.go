@@ -279,7 +279,13 @@ func TestCron_SurvivesKill(t *testing.T) {
 	to, job := "v2", "bin/job v2"
 	for n, event := range []string{"committed", "scheduled"} {
 		r := e.StartKilled(n, "service", "upgrade", "--id", "jobs", "--revision", to).Wait()
-		if names := r.Names(); len(names) == 0 || names[len(names)-1] != event {
+		// After scheduled nothing is left to be done but to say so, and a process
+		// that is quick has ended when the kill comes.
+		names := r.Names()
+		if n == 1 && len(names) == 3 && names[2] == "result" {
+			names = names[:2]
+		}
+		if len(names) == 0 || names[len(names)-1] != event {
 			t.Errorf("it was killed at %v, want %s", names, event)
 		}
 		e.Do("converge")
