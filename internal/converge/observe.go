@@ -113,6 +113,7 @@ func (o *observer) heard(e engine.Event, limited bool) {
 	if known {
 		seen = o.known
 	} else if e.Action == "destroy" {
+		delete(o.died, e.ID)
 		return // as a removal of its own, after whose step nothing of it is left
 	}
 	if (e.Action == "create" || e.Action == "start") && e.Time.Before(seen) {
