@@ -42,28 +42,15 @@ type action struct {
 
 // shared is what the actions of one loop read once.
 type shared struct {
-	turn     chan struct{}              // room for one: who reads has it
+	turn     turn                       // of who reads
 	material map[string]secret.Material // by release
 	network  engine.Network
 	used     *addresses
 }
 
 func newShared() *shared {
-	return &shared{turn: make(chan struct{}, 1), material: map[string]secret.Material{}}
+	return &shared{turn: newTurn(), material: map[string]secret.Material{}}
 }
-
-// take waits for the turn, as long as ctx allows: whose call hangs must not
-// hold the others up beyond their own time.
-func (s *shared) take(ctx context.Context) error {
-	select {
-	case s.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (s *shared) leave() { <-s.turn }
 
 // action prepares a step.
 func (l *loop) action(s plan.Step) action {
@@ -232,10 +219,10 @@ func (a action) adopt(ctx context.Context, want engine.Create) (string, error) {
 
 // readMaterial reads a release's environment once for all instances.
 func (a action) readMaterial(ctx context.Context, r goal.Release) (secret.Material, error) {
-	if err := a.shared.take(ctx); err != nil {
+	if err := a.shared.turn.take(ctx); err != nil {
 		return secret.Material{}, err
 	}
-	defer a.shared.leave()
+	defer a.shared.turn.leave()
 	if m, ok := a.shared.material[r.Digest]; ok {
 		return m, nil
 	}

@@ -9,7 +9,7 @@ import (
 // addresses are those that no instance may be given: of containers of ours, dead or
 // alive, of what is routed, and those that were handed out since.
 type addresses struct {
-	turn chan struct{} // room for one: who takes one has it
+	turn turn // of who takes one
 	used map[netip.Addr]bool
 }
 
@@ -19,10 +19,10 @@ func (a action) survey(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	s := a.shared
-	if err := s.take(ctx); err != nil {
+	if err := s.turn.take(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.turn.leave()
 	var err error
 	if s.network.Name == "" {
 		if s.network, err = a.Engine.Network(ctx, a.Namespace, a.Subnet, a.mine("", "")); err != nil {
@@ -37,16 +37,14 @@ func (a action) survey(ctx context.Context) error {
 
 // address takes the next address on the instances' network that is not used.
 func (a action) address(ctx context.Context) (network string, addr netip.Addr, err error) {
-	if err := firstOf(a.survey(ctx), ctx.Err()); err != nil { // whose time is over takes none
+	if err := a.survey(ctx); err != nil {
 		return "", addr, err
 	}
 	n, all := a.shared.network, a.shared.used
-	select {
-	case all.turn <- struct{}{}:
-		defer func() { <-all.turn }()
-	case <-ctx.Done():
-		return "", addr, ctx.Err()
+	if err := all.turn.take(ctx); err != nil {
+		return "", addr, err
 	}
+	defer all.turn.leave()
 	all.used[n.Gateway] = true
 	addr, err = a.Store.Address(ctx, n.Subnet, all.used)
 	if err == nil {
@@ -73,5 +71,5 @@ func (h *Host) usedAddresses(ctx context.Context) (*addresses, error) {
 			used[t.Addr.Addr()] = true
 		}
 	}
-	return &addresses{turn: make(chan struct{}, 1), used: used}, nil
+	return &addresses{turn: newTurn(), used: used}, nil
 }

@@ -23,13 +23,13 @@ type Glances struct {
 // NewGlances returns those of one host.
 func NewGlances() *Glances {
 	g := &Glances{}
-	g.around.turn, g.proxy.turn, g.used.turn = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	g.around.turn, g.proxy.turn, g.used.turn = newTurn(), newTurn(), newTurn()
 	return g
 }
 
 // joint is a look that is shared, with its answer.
 type joint[T any] struct {
-	turn  chan struct{} // room for one: who looks has it
+	turn  turn // of who looks
 	began time.Time
 	last  T
 	err   error
@@ -37,12 +37,10 @@ type joint[T any] struct {
 
 // since returns a look that began after that time: the last one, or its own.
 func (j *joint[T]) since(ctx context.Context, after time.Time, look func(context.Context) (T, error)) (v T, err error) {
-	select {
-	case j.turn <- struct{}{}:
-	case <-ctx.Done():
+	if j.turn.take(ctx) != nil {
 		return v, context.Cause(ctx)
 	}
-	defer func() { <-j.turn }()
+	defer j.turn.leave()
 	if j.began.After(after) {
 		return j.last, j.err
 	}

@@ -13,7 +13,7 @@ import (
 // one is under way share the next.
 func TestJoint_LooksOnceForAllWhoAskAtOneTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := joint[time.Time]{turn: make(chan struct{}, 1)}
+		j := joint[time.Time]{turn: newTurn()}
 		looks := 0
 		look := func(context.Context) (time.Time, error) {
 			looks++
@@ -51,7 +51,7 @@ func TestJoint_SharesFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				j := joint[int]{turn: make(chan struct{}, 1)}
+				j := joint[int]{turn: newTurn()}
 				looks, failed := 0, errors.New("no answer")
 				look := func(ctx context.Context) (int, error) {
 					looks++

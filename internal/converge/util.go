@@ -65,3 +65,24 @@ func limited(ctx context.Context, call func(context.Context) error) error {
 	}
 	return err
 }
+
+// turn is had by one at a time.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// take waits for the turn, as long as ctx allows: whose call hangs must not hold
+// the others up beyond their own time, and whose time is over gets none.
+func (t turn) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) leave() { <-t }
