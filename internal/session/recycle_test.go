@@ -104,6 +104,11 @@ func TestHoldAll(t *testing.T) {
 		if hasA && hasB && a.Token == "abc" && a.User == "alice@laptop" {
 			break
 		}
+		select {
+		case err := <-ended:
+			t.Fatalf("it holds nothing any more: %v", err)
+		default:
+		}
 		if time.Since(begun) > 10*time.Second {
 			t.Fatal("it does not hold both")
 		}

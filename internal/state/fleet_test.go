@@ -48,6 +48,59 @@ func TestLockFleet(t *testing.T) {
 	}
 }
 
+// Who only looks whether somebody has the lock keeps nobody from taking it, and
+// who waits for it keeps nobody from being told who has it.
+func TestLockFleet_BesideOthers(t *testing.T) {
+	d := open(t, t.TempDir())
+	over := make(chan struct{})
+	var looking sync.WaitGroup
+	for range 2 {
+		looking.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+					d.FleetHolder("shop")
+				}
+			}
+		})
+	}
+	for n := range 300 {
+		release, err := d.LockFleet(t.Context(), "shop", false, state.Holder{Verb: "deploy"})
+		if err != nil {
+			t.Errorf("try %d: %v", n, err)
+			break
+		}
+		release()
+	}
+	close(over)
+	looking.Wait()
+
+	release, err := d.LockFleet(t.Context(), "shop", false, state.Holder{User: "alice@laptop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waited := make(chan error, 1)
+	go func() {
+		release, err := d.LockFleet(t.Context(), "shop", true, state.Holder{})
+		if err == nil {
+			release()
+		}
+		waited <- err
+	}()
+	for range 20 {
+		if _, err := d.LockFleet(t.Context(), "shop", false, state.Holder{}); !errors.Is(err, fault.ErrLocked) || !strings.Contains(err.Error(), "alice@laptop") {
+			t.Errorf("got %v", err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	release()
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMarks(t *testing.T) {
 	d := open(t, t.TempDir())
 	want := func(revision string, marks ...string) {

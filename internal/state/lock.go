@@ -22,6 +22,7 @@ type patience int
 const (
 	waitSupervisor patience = iota // a supervisor, which lets go between steps
 	waitAll                        // anybody: these locks are held for a moment
+	waitNobody                     // but who only looks, see holds
 )
 
 // Lock takes the service's lock, which dies with the process. Where another
@@ -53,7 +54,8 @@ func (d *Dir) LockSupervisor(ctx context.Context, h Holder) (release func(), err
 // Supervisor tells who supervises; ok is false where nobody does.
 func (d *Dir) Supervisor() (h Holder, ok bool) { return d.holds(".supervisor") }
 
-// holds tells who has the lock of that name; ok is false where nobody has.
+// holds tells who has the lock of that name; ok is false where nobody has. It has
+// the lock itself for an instant, and no signature.
 func (d *Dir) holds(name string) (h Holder, ok bool) {
 	l, err := openLock(filepath.Join(d.lockDir(), name+".lock"))
 	if err != nil {
@@ -131,8 +133,8 @@ func openLock(path string) (*fileLock, error) {
 func take(ctx context.Context, turn, l *fileLock, name string, p patience) error {
 	var holder Holder
 	var known bool
-	unknown := 0 // times in a row that the holder could not be told
-	entered := false
+	unknown := 0               // times in a row that the holder could not be told
+	entered := p == waitNobody // who waits for the lock does not keep it from being refused
 	pause := time.Millisecond
 	for {
 		if ctx.Err() != nil {
@@ -162,7 +164,8 @@ func take(ctx context.Context, turn, l *fileLock, name string, p patience) error
 			}
 			// A holder needs a moment to sign. One that never does had no
 			// room on the disk for it.
-			if p == waitSupervisor && (known && !holder.Supervisor || unknown > 20) {
+			waits := p == waitAll || p == waitSupervisor && holder.Supervisor
+			if !waits && (known || unknown > 20) {
 				return Locked(name, holder)
 			}
 		}

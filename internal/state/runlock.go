@@ -2,8 +2,6 @@ package state
 
 import (
 	"context"
-	"fmt"
-	"path/filepath"
 	"regexp"
 
 	"conductor/internal/fault"
@@ -24,28 +22,14 @@ func (d *Dir) LockRun(ctx context.Context, name string, wait bool, h Holder) (re
 
 // lockOrRefuse takes a lock that commands hold for as long as they please.
 func (d *Dir) lockOrRefuse(ctx context.Context, file string, wait bool, h Holder) (release func(), err error) {
+	p := waitNobody
 	if wait {
-		l, err := d.lock(ctx, file, h, waitAll)
-		if err != nil {
-			return nil, err
-		}
-		return l.release, nil
+		p = waitAll
 	}
-	l, err := openLock(filepath.Join(d.lockDir(), file+".lock"))
+	l, err := d.lock(ctx, file, h, p)
 	if err != nil {
-		return nil, hostError(d.path, fmt.Errorf("take %s: %w", lockName(file), err))
+		return nil, err
 	}
-	ok, err := l.try()
-	if err != nil {
-		_ = l.f.Close()
-		return nil, hostError(d.path, fmt.Errorf("take %s: %w", lockName(file), err))
-	}
-	if !ok {
-		defer l.f.Close()
-		holder, _ := l.holder()
-		return nil, Locked(file, holder)
-	}
-	l.sign(h)
 	return l.release, nil
 }
 
