@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -93,22 +92,20 @@ func openBalancer(s cli.FleetSetup, transport remote.Transport) (balancer.Balanc
 		hosts = append(hosts, balancer.Host{Name: h.Name, At: at})
 	}
 	on, _ := s.Fleet.BalancerHost()
-	ask := func(ctx context.Context, do remote.Do, body, answer any) error {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		return remote.Ask(ctx, transport, remoteHost(on), remote.Request{Version: s.Version, By: s.By, Do: do, Body: b}, answer)
+	asking := func(do remote.Do) *remote.Dialogue {
+		return &remote.Dialogue{Transport: transport, Host: remoteHost(on), Request: remote.Request{Version: s.Version, By: s.By, Do: do}}
 	}
 	switch b.Kind {
 	case spec.BalancerHAProxy:
+		ask := asking(remote.HAProxy).Ask
 		return haproxy.New(haproxy.Config{Backend: b.Backend, Hosts: hosts, Run: func(ctx context.Context, lines string) (answer string, err error) {
-			err = ask(ctx, remote.HAProxy, balancer.RuntimeRequest{Socket: b.Socket, Lines: lines}, &answer)
+			err = ask(ctx, balancer.RuntimeRequest{Socket: b.Socket, Lines: lines}, &answer)
 			return answer, err
 		}})
 	case spec.BalancerNginx:
+		ask := asking(remote.NginxFile).Ask
 		return nginx.New(nginx.Config{File: b.File, Upstream: b.Backend, Hosts: hosts, Run: func(ctx context.Context, r balancer.FileRequest) (answer balancer.FileAnswer, err error) {
-			err = ask(ctx, remote.NginxFile, r, &answer)
+			err = ask(ctx, r, &answer)
 			return answer, err
 		}})
 	case spec.BalancerCommand:

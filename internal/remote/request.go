@@ -56,7 +56,8 @@ const (
 	Definitions      Do = "definitions"
 	WriteDefinitions Do = "write-definitions"
 	// HAProxy and NginxFile ask the balancer that runs on the host
-	// (internal/balancer).
+	// (internal/balancer). Body is the first question of a Dialogue; each line of
+	// the input is one more.
 	HAProxy   Do = "haproxy"
 	NginxFile Do = "nginx-file"
 	// Root is a script for root's shell, on a host that may have no conductor
@@ -95,10 +96,20 @@ func (d Do) Input() Input {
 	switch d {
 	case Hold, HoldAll:
 		return Beats
-	case Exec, Receive, Load, WriteDefinitions, Root:
+	case Exec, Receive, Load, WriteDefinitions, Root, HAProxy, NginxFile:
 		return Bytes
 	}
 	return Lines
+}
+
+// Lasts says that the session is there for as long as the asking conductor wants
+// it: nobody may wait for its end.
+func (d Do) Lasts() bool {
+	switch d {
+	case Hold, HoldAll, HAProxy, NginxFile:
+		return true
+	}
+	return false
 }
 
 // Request is what a host is asked. Do decides which of the fields after Hold

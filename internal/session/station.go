@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"conductor/internal/balancer"
 	"conductor/internal/converge"
 	"conductor/internal/engine"
 	"conductor/internal/fault"
@@ -73,8 +72,8 @@ func (s *Station) Handlers() map[remote.Do]Handler {
 		remote.Receive: s.receive,
 		remote.Load:    s.load,
 
-		remote.HAProxy:   s.haproxy,
-		remote.NginxFile: s.nginxFile,
+		remote.HAProxy:   questions(askHAProxy),
+		remote.NginxFile: questions(s.Nginx.Do),
 	}
 }
 
@@ -285,37 +284,15 @@ func (s *Station) mark(ctx context.Context, c Call) error {
 	return s.State.Mark(ctx, c.Service, c.Revision, c.Mark)
 }
 
-func (s *Station) haproxy(ctx context.Context, c Call) error {
-	var r balancer.RuntimeRequest
-	if err := body(c, &r); err != nil {
-		return err
-	}
-	text, err := HAProxy(ctx, r.Socket, r.Lines)
-	if err != nil {
-		return err
-	}
-	return answer(c.Stdout, text)
-}
-
-func (s *Station) nginxFile(ctx context.Context, c Call) error {
-	var r balancer.FileRequest
-	if err := body(c, &r); err != nil {
-		return err
-	}
-	a, err := s.Nginx.Do(ctx, r)
-	if err != nil {
-		return err
-	}
-	return answer(c.Stdout, a)
-}
-
 // body reads what a request asks with. What this conductor does not know is
 // nothing that it may leave out.
-func body(c Call, to any) error {
-	d := json.NewDecoder(bytes.NewReader(c.Body))
+func body(c Call, to any) error { return read(c.Do, c.Body, to) }
+
+func read(do remote.Do, text []byte, to any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(to); err != nil {
-		return fault.New(fault.ErrHost, "bring both to one version", "read what %q asks with: %w", c.Do, err)
+		return fault.New(fault.ErrHost, "bring both to one version", "read what %q asks with: %w", do, err)
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package remotetest
 
 import (
+	"bufio"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -34,6 +36,9 @@ func Far(ctx context.Context, _ remote.Host, r remote.Request, s remote.Streams)
 		<-ctx.Done()
 		fmt.Fprintln(s.Stderr, context.Cause(ctx))
 		return nil
+	}
+	if r.Do == remote.HAProxy {
+		return answers(ctx, r, s)
 	}
 	if len(r.Args) == 0 {
 		return fault.New(fault.ErrUsage, "", "nothing to do")
@@ -99,6 +104,39 @@ func Far(ctx context.Context, _ remote.Host, r remote.Request, s remote.Streams)
 		return os.WriteFile(args[1], nil, 0o600)
 	}
 	return fault.New(fault.ErrUsage, "", "what is %q?", r.Args)
+}
+
+// said is the answer to a question of a dialogue, which is a string.
+type said struct {
+	Session  string // by which it was asked
+	Question string
+}
+
+// answers is the far end of a dialogue.
+func answers(ctx context.Context, r remote.Request, s remote.Streams) error {
+	a := said{Session: rand.Text()}
+	in := bufio.NewReader(s.Stdin)
+	for text := []byte(r.Body); ; {
+		if err := json.Unmarshal(text, &a.Question); err != nil {
+			return err
+		}
+		switch a.Question {
+		case "fail":
+			return fault.New(fault.ErrLocked, "wait for them", "alice@laptop has it")
+		case "leave":
+			return nil
+		case "wait":
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		if err := json.NewEncoder(s.Stdout).Encode(a); err != nil {
+			return err
+		}
+		var err error
+		if text, err = in.ReadBytes('\n'); err != nil {
+			return nil
+		}
+	}
 }
 
 // await waits until the file is there, or, where it listens, for the end of ctx.

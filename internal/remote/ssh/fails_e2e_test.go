@@ -268,6 +268,26 @@ func TestDo_FewSessions(t *testing.T) {
 	}
 }
 
+// Where all sessions that a host takes last as long as the deploy, another is
+// refused: to wait for their end would be for ever.
+func TestDo_AllSessionsLast(t *testing.T) {
+	s := newSSHD(t, "MaxSessions 2")
+	tr := s.transport()
+	release := s.hold(tr)
+	d := &remote.Dialogue{Transport: tr, Host: s.host(), Request: remote.Request{Do: remote.HAProxy}}
+	var answer struct{ Question string }
+	must(t, d.Ask(t.Context(), "first", &answer))
+	for range 2 {
+		err := tr.Do(t.Context(), s.host(), say("x", ""), remote.Streams{})
+		if !errors.Is(err, fault.ErrHost) || !strings.Contains(fault.Hint(err), "MaxSessions") {
+			t.Errorf("got %v", err)
+		}
+	}
+	must(t, d.Ask(t.Context(), "second", &answer))
+	release()
+	does(t, tr, s.host())
+}
+
 // What does not come to its end when it is told to is left to itself.
 func TestDo_DeafToInterrupts(t *testing.T) {
 	s := newSSHD(t)

@@ -90,7 +90,7 @@ func (m *master) run() {
 	}
 	setUp := time.NewTimer(setUpTimeout)
 	defer setUp.Stop()
-	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 5*time.Millisecond) {
 		if _, err := os.Stat(m.socket); err == nil { // ssh moves it to there once it listens
 			close(m.ready)
 			break

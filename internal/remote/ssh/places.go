@@ -12,10 +12,11 @@ const maxSessions = 10
 // places bound how many sessions there are on one connection. That a host takes
 // fewer is learned from its refusals.
 type places struct {
-	mu    sync.Mutex
-	max   int
-	taken int
-	freed chan struct{} // closed and made anew when a place becomes free
+	mu      sync.Mutex
+	max     int
+	taken   int
+	lasting int           // of those: nobody may wait for their end
+	freed   chan struct{} // closed and made anew when a place becomes free
 }
 
 func newPlaces() *places { return &places{max: maxSessions, freed: make(chan struct{})} }
@@ -26,19 +27,25 @@ func (p *places) most() int {
 	return p.max
 }
 
-// enter waits for a place. leave gives it back: refused says that the host did
-// not take the session. It returns whether another try, when a place is free,
-// makes sense.
-func (p *places) enter(ctx context.Context) (leave func(refused bool) (again bool), err error) {
+// enter waits for a place; errRefused says that none will become free. leave
+// gives it back: refused says that the host did not take the session. It returns
+// whether another try, when a place is free, makes sense.
+func (p *places) enter(ctx context.Context, lasts bool) (leave func(refused bool) (again bool), err error) {
 	for {
 		p.mu.Lock()
 		if p.taken < p.max {
 			p.taken++
+			if lasts {
+				p.lasting++
+			}
 			p.mu.Unlock()
-			return p.leave, nil
+			return func(refused bool) bool { return p.leave(lasts, refused) }, nil
 		}
-		freed := p.freed
+		freed, never := p.freed, p.lasting == p.taken
 		p.mu.Unlock()
+		if never {
+			return nil, errRefused
+		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
@@ -47,15 +54,16 @@ func (p *places) enter(ctx context.Context) (leave func(refused bool) (again boo
 	}
 }
 
-func (p *places) leave(refused bool) (again bool) {
+func (p *places) leave(lasted, refused bool) (again bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
+	if lasted {
+		p.lasting--
+	}
 	close(p.freed)
 	p.freed = make(chan struct{})
-	// One other alone may be a lock that is held for the whole of a deploy: who
-	// waited for it to end would wait for himself.
-	if !refused || p.taken < 2 {
+	if !refused || p.taken == p.lasting { // whom would it wait for
 		return false
 	}
 	p.max = min(p.max, p.taken)

@@ -226,8 +226,7 @@ func (x *exchange) judge(log string) error {
 	}
 	said := readLog(log)
 	if refusedBy(said) {
-		return fault.New(fault.ErrHost, "raise MaxSessions in its sshd_config; sshd's own default is 10",
-			"%s: its sshd takes no more sessions on this connection: %w", x.host, errRefused)
+		return refusal(x.host)
 	}
 	code := x.cmd.ProcessState.ExitCode()
 	if code == 255 || code == -1 { // -1: a signal, as when this process dies
@@ -244,6 +243,11 @@ func (x *exchange) judge(log string) error {
 		Class: fault.ErrUnreachable, Hint: "what was asked may be half done: see what became of it, then do it again",
 		Err: fmt.Errorf("%s: its conductor ended in the middle of the answer, as if killed%s: %w", x.host, lastSaid(x.ending.tail()), remote.ErrCut),
 	}
+}
+
+func refusal(host remote.Host) error {
+	return fault.New(fault.ErrHost, "raise MaxSessions in its sshd_config; sshd's own default is 10",
+		"%s: its sshd takes no more sessions on this connection: %w", host, errRefused)
 }
 
 // cut says why the connection is gone, on which the session was.

@@ -103,8 +103,13 @@ func (t *Transport) session(ctx context.Context, host remote.Host, exchange func
 		if err := m.connected(ctx, host); err != nil {
 			return err
 		}
-		leave, err := m.places.enter(ctx)
-		if err != nil {
+		x := exchange()
+		x.transport, x.master, x.host = t, m, host
+		leave, err := m.places.enter(ctx, x.request.Do.Lasts())
+		switch {
+		case errors.Is(err, errRefused):
+			return refusal(host)
+		case err != nil:
 			return fmt.Errorf("%s: wait for one of its %d sessions to end: %w", host.Name, m.places.most(), err)
 		}
 		if m.ended() && anew == 0 { // while it waited
@@ -112,8 +117,6 @@ func (t *Transport) session(ctx context.Context, host remote.Host, exchange func
 			anew++
 			continue
 		}
-		x := exchange()
-		x.transport, x.master, x.host = t, m, host
 		err = x.run(ctx)
 		if again := leave(errors.Is(err, errRefused)); !again {
 			return err

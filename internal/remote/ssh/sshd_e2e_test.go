@@ -46,7 +46,7 @@ func farEnd(args []string) int {
 		return remotetest.Far(ctx, remote.Host{}, c.Request, remote.Streams{Stdin: c.Stdin, Take: c.Take, Stdout: c.Stdout, Stderr: c.Stderr})
 	}
 	s := session.Server{Version: "1.0", Code: remote.ClassCode, Do: map[remote.Do]session.Handler{
-		remote.Command: do, remote.Exec: do, remote.Hold: do,
+		remote.Command: do, remote.Exec: do, remote.Hold: do, remote.HAProxy: do,
 	}}
 	return s.Serve(context.Background(), os.Stdin, os.Stdout, os.Stderr)
 }
