@@ -155,8 +155,12 @@ func (s *sim) mayStop(i *inst, c *call) {
 	if s.isServedLocked(i.name) {
 		s.violateLocked(2, "stop of %s, which the proxy serves", i.name)
 	}
-	if n := s.inFlight[i.addr]; n > 0 && time.Since(i.outAt) < s.definitions[i.service].drain {
-		s.violateLocked(2, "stop of %s with %d requests in flight, %s after it was out", i.name, n, time.Since(i.outAt))
+	out := i.outAt
+	if told := i.toldOutAt; !told.IsZero() && told.Before(out) {
+		out = told
+	}
+	if n := s.inFlight[i.addr]; n > 0 && time.Since(out) < s.definitions[i.service].drain {
+		s.violateLocked(2, "stop of %s with %d requests in flight, %s after it was out", i.name, n, time.Since(out))
 	}
 	g, ok := s.goals[i.service]
 	if !ok || !g.Running || g.Current == nil || i.release != g.Current.Digest || !i.disturbedAt.IsZero() || !s.well(i) {

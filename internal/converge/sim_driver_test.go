@@ -347,6 +347,8 @@ func (d *driver) release(c *call) {
 	defer d.mu.Unlock()
 	if half {
 		d.px.Lie(false)
+	} else if v.effect && c.op == "Apply" {
+		d.told(c)
 	}
 	if v.effect {
 		d.effected(c)

@@ -40,6 +40,24 @@ func (s *sim) effected(c *call) {
 	}
 }
 
+// told takes note of what a proxy that lies says that it has taken out: its
+// requests may end from then on as far as a process can know that looks no more.
+// s.mu is held.
+func (s *sim) told(c *call) {
+	for _, r := range s.px.Table().Routes {
+		said, _ := c.table.Route(r.Service)
+		for _, t := range r.Targets {
+			if i := s.at(t); i == nil {
+				continue
+			} else if slices.Contains(said.Targets, t) {
+				i.toldOutAt = time.Time{}
+			} else if i.toldOutAt.IsZero() {
+				i.toldOutAt = time.Now()
+			}
+		}
+	}
+}
+
 func (s *sim) isServed(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

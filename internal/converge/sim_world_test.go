@@ -99,6 +99,7 @@ type inst struct {
 	beat        int       // of that
 	everIn      bool
 	outAt       time.Time // since when the proxy does not serve it
+	toldOutAt   time.Time // since when it says so, where it lied
 	removed     bool
 	vanished    bool // somebody else removed it
 	ghost       bool // its create took effect when nobody waited for it any more
