@@ -168,6 +168,13 @@ beside_end() {
   [ -n "$beside_pid" ] || return 0
   kill -TERM -- "-$beside_pid" 2>/dev/null || true
   wait "$beside_pid" 2>/dev/null || true
+  # An engine of its own needs a moment to end with its containers: killed, it
+  # leaves them and its mounts.
+  local i
+  for ((i = 0; i < 300; i++)); do
+    kill -0 -- "-$beside_pid" 2>/dev/null || break
+    sleep 0.1
+  done
   kill -KILL -- "-$beside_pid" 2>/dev/null || true
   beside_pid=''
   rm -f "$beside_log"
