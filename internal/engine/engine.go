@@ -193,7 +193,7 @@ type Container struct {
 	StartedAt  time.Time // inspect; zero: never
 	FinishedAt time.Time // inspect; zero: never
 	ExitCode   int       // inspect
-	OOMKilled  bool      // inspect; may be told a moment after the end
+	OOMKilled  bool      // inspect; may be told a moment after the end, and now and then never
 	Error      string    // inspect; why it could not be started
 	PID        int       // inspect; 0: does not run
 	TTY        bool      // inspect

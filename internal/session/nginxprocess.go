@@ -178,7 +178,8 @@ func (c *nginxChange) master() (int, error) {
 
 // reloading tells whether the master is reading its configuration, or is going
 // to: it lets SIGHUP through only where it waits for signals, so meanwhile the
-// signal is blocked, or pending. Where there is no master: false.
+// signal is blocked, or pending; on its way from the one to the other it is
+// neither, and the master runs. Where there is no master: false.
 func (c *nginxChange) reloading() bool {
 	master, err := c.master()
 	if err != nil {
@@ -191,6 +192,9 @@ func (c *nginxChange) reloading() bool {
 	const hangup = 1 << (uint(syscall.SIGHUP) - 1)
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(line, ":")
+		if name == "State" && !strings.HasPrefix(strings.TrimSpace(value), "S") {
+			return true // it does not wait
+		}
 		if name != "SigBlk" && name != "SigPnd" && name != "ShdPnd" {
 			continue
 		}
