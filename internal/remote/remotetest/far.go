@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"conductor/internal/fault"
@@ -125,7 +126,11 @@ func answers(ctx context.Context, r remote.Request, s remote.Streams) error {
 			return fault.New(fault.ErrLocked, "wait for them", "alice@laptop has it")
 		case "leave":
 			return nil
-		case "wait":
+		}
+		if file, waits := strings.CutPrefix(a.Question, "wait "); waits { // which it says by the file
+			if err := os.WriteFile(file, nil, 0o600); err != nil {
+				return err
+			}
 			<-ctx.Done()
 			return context.Cause(ctx)
 		}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"conductor/internal/fault"
 	"conductor/internal/remote"
@@ -89,20 +89,16 @@ func dialogueFailures(t *testing.T, w World) {
 	}
 
 	ctx, cancel := context.WithCancelCause(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- d.Ask(ctx, "wait", new(said)) }()
-	time.Sleep(50 * time.Millisecond)
+	ended, waits := make(chan error, 1), filepath.Join(t.TempDir(), "waits")
+	go func() { ended <- d.Ask(ctx, "wait "+waits, new(said)) }()
+	if !await(soon(t), waits, true) {
+		t.Fatal("it was not asked")
+	}
 	behind := make(chan struct{})
 	go func() {
 		defer close(behind)
 		asked(t, d, "behind it")
 	}()
-	select {
-	case err := <-ended:
-		t.Errorf("nobody answered, and it ended: %v", err)
-	case <-behind:
-	case <-time.After(50 * time.Millisecond):
-	}
 	cancel(fault.ErrTimeout)
 	if err := endOf(t, ended); !errors.Is(err, fault.ErrTimeout) {
 		t.Errorf("cancelled: %v", err)
