@@ -122,6 +122,12 @@ func (d *Dockerd) Stop() {
 		<-d.done
 	}
 	d.cmd = nil
+	// An engine that ends while it starts a container may leave that one's root
+	// mounted. Where / is not shared (no systemd) the next one mounts its folder
+	// over it, finds it no more and never can remove the container.
+	if err := unmountBelow(d.dir); err != nil {
+		d.t.Error(err)
+	}
 }
 
 // Kill kills it. Its containers live on; the containerd that it has started, if
@@ -160,16 +166,8 @@ func (d *Dockerd) clear() {
 			eventually(d.t, 10*time.Second, fmt.Sprintf("process %d ends", pid), func() bool { return dead(pid) })
 		}
 	}
-	mounts, err := os.ReadFile("/proc/mounts")
-	if err != nil {
+	if err := unmountBelow(d.dir); err != nil {
 		d.t.Error(err)
-	}
-	for line := range strings.Lines(string(mounts)) {
-		if at := strings.Fields(line)[1]; strings.HasPrefix(at, d.dir+"/") {
-			if err := syscall.Unmount(at, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
-				d.t.Errorf("unmount %s: %v", at, err)
-			}
-		}
 	}
 }
 

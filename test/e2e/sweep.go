@@ -119,25 +119,31 @@ func sweep(ctx context.Context, engine *image.Engine) error {
 		for _, f := range []string{"nginx/nginx.pid", "dockerd/docker.pid"} {
 			killOwn(filepath.Join(dir, f), dir)
 		}
-		unmountBelow(dir)
-		errs = append(errs, clearAll(ctx, engine, namespace), os.RemoveAll(dir), os.RemoveAll(filepath.Join(runDirs, namespace)), os.RemoveAll(filepath.Join(runDirs, namespace+".sock")))
+		errs = append(errs, unmountBelow(dir), clearAll(ctx, engine, namespace), os.RemoveAll(dir), os.RemoveAll(filepath.Join(runDirs, namespace)), os.RemoveAll(filepath.Join(runDirs, namespace+".sock")))
 	}
 	return errors.Join(errs...)
 }
 
 // unmountBelow takes away what is mounted below dir, the last one first.
-func unmountBelow(dir string) {
+func unmountBelow(dir string) error {
 	b, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
-		return
+		return err
 	}
+	var errs []error
 	lines := strings.Split(string(b), "\n")
 	for _, line := range slices.Backward(lines) {
 		// Names of these tests have no space, which would be written as \040.
-		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(words[1], dir+"/") {
-			syscall.Unmount(words[1], syscall.MNT_DETACH)
+		words := strings.Fields(line)
+		if len(words) < 2 || !strings.HasPrefix(words[1], dir+"/") {
+			continue
+		}
+		// EINVAL: it has gone meanwhile, as those of processes that end do.
+		if err := syscall.Unmount(words[1], syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", words[1], err))
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // killOwn ends the process of a pid file if its command line names dir.
