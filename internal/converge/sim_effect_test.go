@@ -143,7 +143,9 @@ func (s *sim) busy(next proxy.Table) {
 	}
 }
 
-// noGap: a start-first service that is served stays served.
+// noGap: a start-first service that is served stays served. While it has no
+// release yet, that is owed to its candidate alone: what else the proxy serves is
+// left of a first release that was given up.
 func (s *sim) noGap(old proxy.Route, now proxy.Table) {
 	g, ok := s.goals[old.Service]
 	if !ok || !g.Running || g.Count(g.Policy) == 0 || g.Candidate != nil && g.Count(g.Candidate.Policy) == 0 || s.stopFirst(g) {
@@ -152,9 +154,11 @@ func (s *sim) noGap(old proxy.Route, now proxy.Table) {
 	r, _ := now.Route(old.Service)
 	had := ""
 	for _, t := range old.Targets {
-		if i := s.at(t); s.well(i) && i.disturbedAt.IsZero() {
-			had = t.Instance
+		i := s.at(t)
+		if !s.well(i) || !i.disturbedAt.IsZero() || g.Current == nil && (g.Candidate == nil || i.release != g.Candidate.Digest) {
+			continue
 		}
+		had = t.Instance
 	}
 	for _, t := range r.Targets {
 		if i := s.at(t); i != nil && (s.well(i) || !i.disturbedAt.IsZero()) {

@@ -42,7 +42,7 @@ type sim struct {
 	byName      map[string]*inst
 	served      proxy.Table // what the proxy serves, as it was at the last look
 	inFlight    map[netip.AddrPort]int
-	placed      map[string]time.Time // instances with files of secrets, and since when
+	placed      map[string]time.Time // instances with files of secrets, and when those were asked for
 	crontabs    map[string]string    // what cron reads, by service
 	starts      map[slotID][]time.Time
 	goals       map[string]goal.Goal // as they were at the last look

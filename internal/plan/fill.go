@@ -46,9 +46,9 @@ func (p *planner) slot(g group, slot int, trial bool) {
 			p.trouble(i, cmp.Or(p.failed(i), "sick: "+i.LastWord))
 			p.retire(i, best.Name+" serves on", true)
 		case ok:
-			// The one that serves has won; but a routed one goes only
-			// after the winner is proved to serve.
-			if i.Route == Out || p.routed(is) {
+			// The one that serves has won; but another goes only after the
+			// winner is proved to serve: one that is out can come in again.
+			if p.routed(is) {
 				p.retire(i, best.Name+" serves in its place", true)
 			}
 		case i.State == engine.Created && i.N < is[len(is)-1].N:

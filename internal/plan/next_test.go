@@ -151,6 +151,7 @@ var decisions = []struct {
 	{"stop-first given up: one that was started while upgrade.before ran starts again", running("v1", policy(1, stopFirst)).serve("none").each(dead).each(restarted).dropped()},
 	{"stop-first given up: one that died after it had started again is replaced", running("v1", policy(1, stopFirst)).serve("none").each(dead).each(func(i *Instance) { i.StartedAt = noon.Add(-500 * time.Millisecond) }).dropped()},
 	{"recycled: the fresh one serves, so it is removed", running("v1", policy(1)).each(dead).instance("v1", 1, 2).serve("v1")},
+	{"two of one slot, neither routed: the older one stays until the newer one is", running("v1", policy(1)).instance("v1", 1, 2).serve("none")},
 	{"recycled: the fresh one was not well yet, so it is kept", running("v1", policy(1)).serve("none").each(dead).instance("v1", 1, 2, starting)},
 	{"a worker is committed when it is healthy", running("v1", policy(1, worker)).upgrading("v2", policy(1, worker)).instance("v2", 1, 1)},
 	{"restart: one slot at a time", running("v1", policy(2)).each(func(i *Instance) {}).with(func(w *world) { w.Goal.Epoch++ })},
