@@ -205,7 +205,7 @@ func (a action) make(ctx context.Context, c *engine.Create) (id string, err erro
 // adopt takes a container whose create was answered by nobody: the name is a
 // function of what it is, and the labels have to agree.
 func (a action) adopt(ctx context.Context, want engine.Create) (string, error) {
-	c, err := a.Engine.Inspect(ctx, want.Name)
+	c, err := a.named(ctx, want.Name)
 	if err != nil {
 		return "", err
 	}

@@ -75,7 +75,7 @@ func (a action) wait(ctx context.Context, id string) (code int, err error) {
 func (a action) beginBefore(ctx context.Context, c *goal.Candidate) (id string, err error) {
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	found, err := a.Engine.Inspect(limited, a.step.Instance)
+	found, err := a.named(limited, a.step.Instance)
 	switch {
 	case err == nil && found.Labels[LabelRelease] != c.Digest:
 		return "", fmt.Errorf("the container name %s is taken by a container that is not ours (%.12s): remove or rename it", a.step.Instance, found.ID)

@@ -340,6 +340,10 @@ func (d *driver) release(c *call) {
 		d.px.Lie(true)
 		v.effect = true
 	}
+	if what == "half" && c.op == "Remove" {
+		d.allowed(c)
+		d.eng.HalfRemove(c.arg)
+	}
 	d.mu.Unlock()
 	c.answer <- v
 	synctest.Wait()
@@ -359,8 +363,10 @@ func (d *driver) release(c *call) {
 
 func (c *call) fits(t trouble) bool {
 	switch t.kind {
-	case "refuse", "half":
+	case "refuse":
 		return c.op == "Apply"
+	case "half":
+		return c.op == "Apply" || c.op == "Remove"
 	}
 	return true
 }
@@ -630,6 +636,7 @@ func (d *driver) end() {
 			d.killed(p)
 		}
 	}
+	d.eng.Reboot() // a stop whose caller is gone waits no longer
 	for range 1000 {
 		synctest.Wait()
 		open := false

@@ -418,10 +418,11 @@ func (x simSecrets) Read(ctx context.Context, c spec.Container) (m secret.Materi
 // Place is parked, so that instances that are created side by side come to
 // their addresses in an order that the driver knows.
 func (x simSecrets) Place(instance string, _ map[string][]byte) (map[string]string, error) {
+	asked := time.Now() // the decision is as old as that
 	return nil, x.park(&call{op: "Place", arg: instance, ctx: context.Background(), inner: func(context.Context) error {
 		x.sim.mu.Lock()
 		defer x.sim.mu.Unlock()
-		x.sim.placed[instance] = time.Now()
+		x.sim.placed[instance] = asked
 		return nil
 	}})
 }
@@ -499,7 +500,7 @@ func errorFor(op, what string) error {
 	switch {
 	case what == "hard" && (op == "PutGoal" || op == "PutRoutes" || op == "DeleteGoal" || op == "Place" || op == "Clear" || op == "Read" || op == "Address" || op == "Create"):
 		return fault.New(fault.ErrHost, "", "no space left on device")
-	case what == "hard" && isEngine(op):
+	case (what == "hard" || what == "half") && isEngine(op):
 		return errors.New("Error response from daemon: internal error")
 	case isProxy(op) && (what == "hard" || what == "refuse"):
 		return fault.New(fault.ErrProxyRefused, "", "%w: unknown directive", proxy.ErrRefused)

@@ -171,8 +171,11 @@ func (h *Host) status(id string, g goal.Goal, s *snapshot) Status {
 		if r, ok := releaseOf(g, i.Release); ok {
 			is.Limit = r.Container.Limits.Memory
 		}
-		if c.State == engine.Exited {
+		switch {
+		case c.State == engine.Exited:
 			is.Health, is.Cause = "dead", ending(c)
+		case c.State == engine.Removing && c.Error != "":
+			is.Cause = "its removal failed, the next converge tries again: " + c.Error
 		}
 		if hasFile {
 			is.Route = routeWord(i.Name, file.Targets, served, s.proxyErr)

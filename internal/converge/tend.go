@@ -63,6 +63,7 @@ type tender struct {
 	recycling recycling
 	told      map[string]bool // containers whose end was told, by ID
 	from      time.Time       // what ended before is nobody's news
+	finish    time.Time       // when the engine is asked again for removals that failed half-way
 }
 
 // Tend brings the service to its goal whenever it is not there, for as long as
@@ -129,7 +130,11 @@ func (t *tender) pass(ctx context.Context) (again time.Time, err error) {
 	if err != nil {
 		return again, err
 	}
-	if !t.goal.Paused && len(t.due(out, in.Now)) > 0 {
+	left := len(t.obs.leftovers()) > 0 && in.Now.After(t.finish)
+	if left {
+		t.finish = in.Now.Add(leftoverPause)
+	}
+	if !t.goal.Paused && (len(t.due(out, in.Now)) > 0 || left) {
 		if in, out, err = t.act(ctx); err != nil {
 			if errors.Is(err, fault.ErrLocked) || ctx.Err() != nil {
 				return time.Now().Add(deferral), nil

@@ -335,6 +335,9 @@ func (h *Host) tidy(ctx context.Context, was, asked goal.Goal, l *loop, before b
 			l.settled = false
 		}
 	}
+	if !l.goal.Removing { // whose plan removes those, too
+		l.finishRemovals(ctx)
+	}
 	h.untag(ctx, l.goal, append(was.Releases(), asked.Releases()...))
 	if empty(l.goal) && l.settled && len(l.obs.containers) == 0 && !l.obs.mayRoute {
 		// A first deploy that did not work out: there is nothing to remember.

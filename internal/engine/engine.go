@@ -173,8 +173,8 @@ const (
 	Created  State = "created"
 	Running  State = "running"
 	Paused   State = "paused"
-	Exited   State = "exited"   // ended, or dead
-	Removing State = "removing" // on its way out, as good as gone
+	Exited   State = "exited"
+	Removing State = "removing" // on its way out, as good as gone; a removal that failed half-way leaves it, and Error says why
 )
 
 // Container is one container as the engine sees it.

@@ -3,6 +3,10 @@
 package e2e
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -57,4 +61,57 @@ func TestEngine_Gone(t *testing.T) {
 	e.Do("converge")
 	wantServes(t, addr, "v1")
 	e.WantInstances("shop", map[string]int{"v1": 2})
+}
+
+// The engine fails half-way in a removal: nobody is the worse for it, everybody is
+// told, and once it can the next converge finishes it.
+func TestEngine_RemovalFails(t *testing.T) {
+	t.Parallel()
+	e := New(t)
+	e.Images("v1", "v2")
+	addr := e.Web("shop", nil)
+	e.Upgrade("shop", "v1").Want(0)
+	stuck := e.Containers("shop")[0].Name()
+	release := e.immovable(stuck)
+	e.Upgrade("shop", "v2").Want(0, stuck, "takes up disk space", "operation not permitted")
+	wantServes(t, addr, "v2")
+	e.Conductor("service", "status", "--id", "shop").Want(0, "removing", "its removal failed")
+	e.Conductor("converge").Want(0, stuck, "takes up disk space")
+	e.Upgrade("shop", "v1").Want(0) // its name is not had twice
+	wantServes(t, addr, "v1")
+	e.WantInstances("shop", map[string]int{"v1": 2})
+	release()
+	e.Conductor("converge").Want(0, "removed", stuck)
+	if n := len(e.Containers("shop")); n != 2 {
+		t.Errorf("%d containers, want 2", n)
+	}
+	release = e.immovable(e.Containers("shop")[0].Name())
+	e.Verb("remove", "shop").Want(1, "operation not permitted")
+	release()
+	e.Do("converge")
+	if n := len(e.Containers("shop")); n != 0 {
+		t.Errorf("%d containers, want none", n)
+	}
+}
+
+// immovable puts a file into a container that nobody can delete, the engine no
+// more than root, until release.
+func (e *Env) immovable(container string) (release func()) {
+	e.t.Helper()
+	var c struct {
+		GraphDriver struct{ Data struct{ UpperDir string } }
+	}
+	must(e.t, e.Engine.Do(e.ctx(), "GET", "/containers/"+container+"/json", nil, nil, &c))
+	file := filepath.Join(c.GraphDriver.Data.UpperDir, "immovable")
+	must(e.t, os.WriteFile(file, nil, 0o600))
+	chattr := func(how string) {
+		out, err := exec.Command("chattr", how, file).CombinedOutput()
+		if err != nil {
+			e.t.Errorf("chattr %s: %v: %s", how, err, out)
+		}
+	}
+	chattr("+i")
+	release = sync.OnceFunc(func() { chattr("-i") })
+	e.t.Cleanup(release)
+	return release
 }

@@ -119,7 +119,7 @@ func stateOf(s container.ContainerState) engine.State {
 		return engine.Paused
 	case container.StateCreated, "configured", "initialized": // the last two are Podman's
 		return engine.Created
-	case container.StateRemoving:
+	case container.StateRemoving, container.StateDead: // the latter's removal failed, and listings call it by the former
 		return engine.Removing
 	case "stopping": // Podman's: its process has not ended yet
 		return engine.Running
@@ -240,7 +240,10 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if c.State == engine.Exited {
+	switch {
+	case c.State == engine.Removing && c.StartedAt.IsZero():
+		return 0, fmt.Errorf("wait for container %s, which is being removed: %w", id, engine.ErrNotFound)
+	case c.State == engine.Exited, c.State == engine.Removing:
 		return c.ExitCode, nil
 	}
 	select {

@@ -148,6 +148,7 @@ var noise = []*regexp.Regexp{
 	regexp.MustCompile(`^(container_linux|process_linux|rootfs_linux|exec|standard_init_linux)\.go:\d+: `),
 	regexp.MustCompile(`^(starting container process caused|container init caused|unable to start (container|init) process|unable to start container process|error during container init|exec failed): `),
 	regexp.MustCompile(`^(Handler for [A-Z]+ \S+ returned error): `),
+	regexp.MustCompile(`^container [0-9a-f]{64}: `), // who asks says which one
 	regexp.MustCompile(`(?i)^cannot (kill|stop|start|restart) container:? \S+: `),
 	regexp.MustCompile(`^(\w+ )?"?http://[^ ]*docker\.sock[^ ]*"?: `),
 }

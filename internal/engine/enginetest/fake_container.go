@@ -90,6 +90,9 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 		if c.State == engine.Running {
 			return nil
 		}
+		if c.State == engine.Removing {
+			return fmt.Errorf("start container %s: %w: it is marked for removal", c.Name, engine.ErrConflict)
+		}
 		fail := func(why string) error {
 			c.Error, c.ExitCode = why, 128
 			return fmt.Errorf("start container %s: %w: %s", c.Name, engine.ErrCannotRun, why)
@@ -268,15 +271,31 @@ func (f *Fake) Remove(ctx context.Context, id string) error {
 	})
 }
 
+// HalfRemove is a removal that fails half-way, as where the file system is busy:
+// what is left is of no use, and only another removal takes it away.
+func (f *Fake) HalfRemove(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c, err := f.container(id); err == nil && c.State != engine.Running {
+		c.State, c.Error = engine.Removing, "its file system is busy"
+		c.over()
+	}
+}
+
 func (f *Fake) drop(c *container) {
 	delete(f.containers, c.ID)
 	c.State = engine.Removing
+	c.over()
+	f.publish(c, "destroy")
+}
+
+// over: nobody waits for it any longer.
+func (c *container) over() {
 	select {
 	case <-c.ended:
 	default:
 		close(c.ended)
 	}
-	f.publish(c, "destroy")
 }
 
 // Die ends the process of a container, named or by ID, by itself: with an exit

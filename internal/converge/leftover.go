@@ -1,0 +1,69 @@
+package converge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"conductor/internal/engine"
+	"conductor/internal/event"
+)
+
+const (
+	// finishing is how long the end of a removal that somebody else began is
+	// waited for.
+	finishing = 3 * time.Second
+	// leftoverPause is how long a supervisor, who has nothing else to do, leaves
+	// a removal that failed before the engine is asked again.
+	leftoverPause = 10 * time.Minute
+)
+
+// finishRemovals asks the engine again to remove those of whom it has begun to:
+// where it fails half-way, as over a file system that is busy, it leaves what
+// only another removal can take away. The plan counts such a one as gone, so
+// failing costs disk space only.
+func (l *loop) finishRemovals(ctx context.Context) {
+	for _, c := range l.obs.leftovers() {
+		short, cancel := context.WithTimeout(ctx, finishing)
+		err := l.Engine.Remove(short, c.ID)
+		late := short.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			delete(l.obs.containers, c.Name)
+			l.changed = true
+			l.tell(event.Removed, c.Name, c.ID, c.Labels[LabelRevision], "its removal had not ended", "")
+		case late || transient(err):
+			// Its removal goes on, or nobody knows.
+		default:
+			l.tell(event.Warning, c.Name, c.ID, c.Labels[LabelRevision], "",
+				"what is left of it takes up disk space until a removal works, which the next converge tries again: "+err.Error())
+		}
+	}
+}
+
+// named finds the container of a name. What a removal that failed half-way has left of
+// ours has to go before the name can be had again.
+func (a action) named(ctx context.Context, name string) (engine.Container, error) {
+	c, err := a.Engine.Inspect(ctx, name)
+	if err != nil || c.State != engine.Removing || c.Labels[LabelNamespace] != a.Namespace {
+		return c, err
+	}
+	if err := a.Engine.Remove(ctx, c.ID); err != nil {
+		return c, fmt.Errorf("%s has left something, whose removal fails: %w", name, err)
+	}
+	return c, fmt.Errorf("container %s: %w", name, engine.ErrNotFound)
+}
+
+// leftovers are the containers that the engine has begun to remove, by name.
+func (o *observer) leftovers() (cs []engine.Container) {
+	for _, c := range o.containers {
+		if c.State == engine.Removing {
+			cs = append(cs, c)
+		}
+	}
+	slices.SortFunc(cs, func(a, b engine.Container) int { return strings.Compare(a.Name, b.Name) })
+	return cs
+}
