@@ -3,11 +3,20 @@ package ssh
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // sshd allows so many sessions on a connection, unless its MaxSessions says
 // otherwise.
 const maxSessions = 10
+
+const (
+	// lingering is how long, at most, a host may count a session that has ended
+	// here: sshd hears of it, and buries its process, later.
+	lingering = time.Second
+	// lingerPause is how long the next try waits then.
+	lingerPause = 50 * time.Millisecond
+)
 
 // places bound how many sessions there are on one connection. That a host takes
 // fewer is learned from its refusals.
@@ -17,6 +26,8 @@ type places struct {
 	taken   int
 	lasting int           // of those: nobody may wait for their end
 	freed   chan struct{} // closed and made anew when a place becomes free
+	left    time.Time     // when a session ended last
+	pause   time.Time     // until then nobody enters
 }
 
 func newPlaces() *places { return &places{max: maxSessions, freed: make(chan struct{})} }
@@ -33,28 +44,35 @@ func (p *places) most() int {
 func (p *places) enter(ctx context.Context, lasts bool) (leave func(refused bool) (again bool), err error) {
 	for {
 		p.mu.Lock()
-		if p.taken < p.max {
+		now := time.Now()
+		freed, wait := p.freed, p.pause.Sub(now)
+		full, never := p.taken >= p.max, p.lasting == p.taken
+		if !full && wait <= 0 {
 			p.taken++
 			if lasts {
 				p.lasting++
 			}
 			p.mu.Unlock()
-			return func(refused bool) bool { return p.leave(lasts, refused) }, nil
+			return func(refused bool) bool { return p.leave(now, lasts, refused) }, nil
 		}
-		freed, never := p.freed, p.lasting == p.taken
 		p.mu.Unlock()
-		if never {
+		var paused <-chan time.Time
+		switch {
+		case !full:
+			paused, freed = time.After(wait), nil
+		case never:
 			return nil, errRefused
 		}
 		select {
 		case <-freed:
+		case <-paused:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-func (p *places) leave(lasted, refused bool) (again bool) {
+func (p *places) leave(entered time.Time, lasted, refused bool) (again bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
@@ -63,9 +81,17 @@ func (p *places) leave(lasted, refused bool) (again bool) {
 	}
 	close(p.freed)
 	p.freed = make(chan struct{})
-	if !refused || p.taken == p.lasting { // whom would it wait for
+	now := time.Now()
+	switch {
+	case !refused:
+		p.left = now
 		return false
+	case p.taken > p.lasting: // the end of one of those is waited for
+		p.max = min(p.max, p.taken)
+		return true
+	case entered.Sub(p.left) < lingering: // that one may have had its place still
+		p.pause = now.Add(lingerPause)
+		return true
 	}
-	p.max = min(p.max, p.taken)
-	return true
+	return false
 }
