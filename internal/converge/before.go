@@ -148,6 +148,9 @@ func (h *Host) sweepBefore(ctx context.Context, g goal.Goal) error {
 			return err
 		}
 		if err := h.Engine.Remove(ctx, c.ID); err != nil && !notFound(err) {
+			if now, e := h.Engine.Inspect(ctx, c.ID); e == nil && now.State == engine.Removing {
+				err = leftError{c, err}
+			}
 			return err
 		}
 	}

@@ -38,10 +38,23 @@ func (l *loop) finishRemovals(ctx context.Context) {
 		case late || transient(err):
 			// Its removal goes on, or nobody knows.
 		default:
-			l.tell(event.Warning, c.Name, c.ID, c.Labels[LabelRevision], "",
-				"what is left of it takes up disk space until a removal works, which the next converge tries again: "+err.Error())
+			l.tellLeft(c, err)
 		}
 	}
+}
+
+// leftError is a removal that failed half-way.
+type leftError struct {
+	container engine.Container
+	error
+}
+
+func (e leftError) Unwrap() error { return e.error }
+
+// tellLeft tells of a removal that failed half-way.
+func (h *Host) tellLeft(c engine.Container, err error) {
+	h.tell(event.Event{Event: event.Warning, Service: c.Labels[LabelService], Revision: c.Labels[LabelRevision], Instance: c.Name, Container: c.ID,
+		Detail: "what is left of it takes up disk space until a removal works, which the next converge tries again: " + err.Error()})
 }
 
 // named finds the container of a name. What a removal that failed half-way has left of

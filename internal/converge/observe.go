@@ -179,9 +179,11 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 		switch {
 		case ok && old.ID == c.ID && (changing[c.Name] || old.State == c.State && !o.stale[c.ID]):
 			c = old
-		case !first && c.State == engine.Created || c.State == engine.Removing:
+		case !first && c.State == engine.Created && (!ok || old.ID != c.ID || old.State == engine.Created && !o.stale[c.ID]), c.State == engine.Removing:
 			// A listing has all there is to know, but why it could not be
-			// started: the loop knows, unless another process tried.
+			// started: the loop knows, unless another process tried. Of one that
+			// was started it may be wrong for good: where the disk was full, the
+			// engine lists what it could write last.
 		default:
 			full, err := o.h.Engine.Inspect(ctx, c.ID)
 			if notFound(err) {

@@ -340,6 +340,11 @@ func (d *driver) release(c *call) {
 		d.px.Lie(true)
 		v.effect = true
 	}
+	if what == "half" && c.op == "Start" {
+		d.eng.Unwritten(c.arg)
+		v = verdict{effect: true}
+		d.allowed(c)
+	}
 	if what == "half" && c.op == "Remove" {
 		d.allowed(c)
 		d.eng.HalfRemove(c.arg)
@@ -366,7 +371,7 @@ func (c *call) fits(t trouble) bool {
 	case "refuse":
 		return c.op == "Apply"
 	case "half":
-		return c.op == "Apply" || c.op == "Remove"
+		return c.op == "Apply" || c.op == "Remove" || c.op == "Start"
 	}
 	return true
 }

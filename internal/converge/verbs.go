@@ -334,6 +334,10 @@ func (h *Host) tidy(ctx context.Context, was, asked goal.Goal, l *loop, before b
 		if err = h.sweepBefore(ctx, l.goal); err != nil {
 			l.settled = false
 		}
+		if left, is := errors.AsType[leftError](err); is { // its command is done, or given up
+			h.tellLeft(left.container, left.error)
+			err = nil
+		}
 	}
 	if !l.goal.Removing { // whose plan removes those, too
 		l.finishRemovals(ctx)

@@ -78,7 +78,10 @@ type container struct {
 	live  Behaviour
 	lease netip.Addr    // the address that it holds while it runs
 	ended chan struct{} // closed when the process ends, or the container goes; new at each start
-	lines []line
+
+	unwritten bool         // its next start
+	shown     engine.State // what lists say while it runs, though it is wrong; empty: the truth
+	lines     []line
 
 	attached  map[*attachment]bool
 	input     string // that nobody has read yet

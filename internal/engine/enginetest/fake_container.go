@@ -28,6 +28,9 @@ func (f *Fake) List(ctx context.Context, labels map[string]string, ids ...string
 			if v.State == engine.Exited && time.Since(c.FinishedAt) < f.Clearing {
 				v.State = engine.Running
 			}
+			if c.shown != "" {
+				v.State = c.shown
+			}
 			out = append(out, v)
 		}
 		return nil
@@ -109,6 +112,9 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 			return fail(b.CannotRun)
 		}
 		now := time.Now()
+		if c.unwritten {
+			c.shown, c.unwritten = c.State, false
+		}
 		c.live, c.lease = b, addr
 		c.State, c.StartedAt, c.Error, c.ExitCode, c.OOMKilled = engine.Running, now, "", 0, false
 		f.count++
@@ -248,7 +254,7 @@ func (f *Fake) end(c *container, code int, oom bool) {
 		return
 	}
 	c.State, c.ExitCode, c.OOMKilled = engine.Exited, code, oom
-	c.FinishedAt, c.PID, c.lease = time.Now(), 0, netip.Addr{}
+	c.FinishedAt, c.PID, c.lease, c.shown = time.Now(), 0, netip.Addr{}, ""
 	close(c.ended)
 	if oom {
 		f.publish(c, "oom")
@@ -269,6 +275,16 @@ func (f *Fake) Remove(ctx context.Context, id string) error {
 		f.drop(c)
 		return nil
 	})
+}
+
+// Unwritten makes the engine forget to write down the next start of a container,
+// as where its disk is full: it runs, and until it ends lists say that it does not.
+func (f *Fake) Unwritten(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c, err := f.container(id); err == nil {
+		c.unwritten = true
+	}
 }
 
 // HalfRemove is a removal that fails half-way, as where the file system is busy:
