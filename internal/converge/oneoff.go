@@ -35,6 +35,8 @@ type oneOff struct {
 	peak    atomic.Int64
 	record  state.Run
 	notes   []string
+
+	restarted bool // the engine was away once since the start
 }
 
 func (h *Host) run(ctx context.Context, r RunRequest, release goal.Release) (res RunResult, err error) {
@@ -150,7 +152,11 @@ func (o *oneOff) attend(ctx context.Context) (int, error) {
 	if o.Signals != nil {
 		signals = o.Signals() // what comes before the start has ended waits for that
 	}
-	if err := limited(ctx, func(ctx context.Context) error { return o.Engine.Start(ctx, o.id) }); err != nil {
+	err := limited(ctx, func(ctx context.Context) error { return o.Engine.Start(ctx, o.id) })
+	if err != nil && transient(err) {
+		err = o.begun(ctx, err)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return codeLost, cutShort(ctx)
 		}
@@ -169,6 +175,28 @@ func (o *oneOff) attend(ctx context.Context) (int, error) {
 	}
 	o.epilogue(streaming, code)
 	return code, nil
+}
+
+// begun is nil if the command runs or has run, although the engine went away
+// before it answered the start.
+func (o *oneOff) begun(ctx context.Context, start error) error {
+	o.restarted = true
+	for away := time.Now(); ctx.Err() == nil && time.Since(away) < patience; time.Sleep(100 * time.Millisecond) {
+		var c engine.Container
+		err := limited(ctx, func(ctx context.Context) (err error) {
+			c, err = o.Engine.Inspect(ctx, o.id)
+			return err
+		})
+		switch {
+		case err == nil && c.State == engine.Created:
+			return fmt.Errorf("the engine went away before it had started: %w", start)
+		case err == nil:
+			return nil
+		case !transient(err):
+			return err
+		}
+	}
+	return start
 }
 
 type ended struct {
@@ -267,13 +295,13 @@ func (o *oneOff) stop(ctx context.Context) {
 // exit waits for the command's end, over a restart of the engine too, with
 // which it ends unless the engine lets containers live on.
 func (o *oneOff) exit(ctx context.Context) ended {
-	gone := time.Time{}
+	away := time.Time{}
 	for {
 		slice, cancel := context.WithTimeout(ctx, callTimeout)
 		code, err := o.Engine.Wait(slice, o.id)
 		cancel()
 		switch {
-		case err == nil && gone.IsZero():
+		case err == nil && !o.restarted:
 			return ended{code: code}
 		case err == nil:
 			return ended{codeLost, fault.New(fault.ErrUnreachable, "what it printed last may be missing; `conductor runs logs "+o.name+"` has what was heard",
@@ -281,12 +309,13 @@ func (o *oneOff) exit(ctx context.Context) ended {
 		case notFound(err):
 			return ended{codeLost, fmt.Errorf("somebody removed its container %s: how it ended is not known", o.name)}
 		case errors.Is(err, context.DeadlineExceeded):
+			away = time.Time{}
 			continue // a long answer: asked anew, since one can be lost
 		case !errors.Is(err, engine.ErrUnreachable):
 			return ended{codeLost, err}
-		case gone.IsZero():
-			gone = time.Now()
-		case time.Since(gone) > patience:
+		case away.IsZero():
+			away, o.restarted = time.Now(), true
+		case time.Since(away) > patience:
 			return ended{codeLost, fmt.Errorf("the engine went away while it ran, and did not come back within %s: %w", patience, err)}
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -142,6 +143,57 @@ func TestOneOff_EngineGone(t *testing.T) {
 		})
 	}
 }
+
+// The engine goes away before it has answered the start: whether the command has
+// begun is asked, and how it ended.
+func TestOneOff_StartUnanswered(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		begun       bool
+		away        time.Duration
+		said        string
+		least, most time.Duration
+	}{
+		{"it runs", true, 5 * time.Second, "the engine was restarted while it ran; it ended with exit code 137", 5 * time.Second, 6 * time.Second},
+		{"it has not begun", false, 5 * time.Second, "the engine went away before it had started", 5 * time.Second, 6 * time.Second},
+		{"the engine stays away", true, time.Hour, "engine does not answer", patience, patience + time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := enginetest.NewFake()
+				f.AddImage("shop:v1", "v1")
+				id, err := f.Create(t.Context(), engine.Create{Name: "run", Image: "shop:v1"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				f.Intercept = func(op, _ string) enginetest.Fault {
+					if op == "Attach" || op == "Kill" || op == "Remove" || op != "Start" && time.Since(began) >= c.away {
+						return enginetest.Fault{}
+					}
+					return enginetest.Fault{Err: fmt.Errorf("%w: EOF", engine.ErrUnreachable), Late: op == "Start" && c.begun}
+				}
+				time.AfterFunc(c.away, func() { // an engine that begins ends what it finds
+					if err := f.Kill(t.Context(), id, "SIGKILL"); c.begun == (err != nil) {
+						t.Errorf("end it: %v", err)
+					}
+				})
+				o := &oneOff{Host: &Host{Engine: f}, name: "run", id: id, log: nowhere{io.Discard}}
+				code, err := o.attend(t.Context())
+				if code != codeLost || err == nil || !strings.Contains(err.Error(), c.said) {
+					t.Errorf("exit %d, %v; want %d, %s", code, err, codeLost, c.said)
+				}
+				if d := time.Since(began); d < c.least || d > c.most {
+					t.Errorf("it took %s, want %s to %s", d, c.least, c.most)
+				}
+			})
+		})
+	}
+}
+
+type nowhere struct{ io.Writer }
+
+func (nowhere) Close() error { return nil }
 
 // startOneOff is a run that has been started, at an engine that a fake is.
 func startOneOff(t *testing.T, f *enginetest.Fake, e engine.Engine) *oneOff {

@@ -135,11 +135,13 @@ func TestControl_ShowsADeath(t *testing.T) {
 	}
 	e.Upgrade("shop", "v2").Want(0) // by another process
 	var after string
-	eventually(t, 20*time.Second, "the metrics tell", func() bool {
+	// It does something by the clock after a quarter of a minute with no news.
+	eventually(t, 40*time.Second, "the metrics tell", func() bool {
 		after = e.fetch(c, "http://conductor/metrics", 200)
 		n, _ := sample(after, "conductor_service_state", `service="shop"`, `state="running"`)
 		up, _ := sample(after, "conductor_upgrades_total", `service="shop"`, `outcome="ok"`)
-		return n == 1 && up == 1
+		late, _ := sample(after, "conductor_loop_lag_seconds_count")
+		return n == 1 && up == 1 && late > 0
 	})
 	for _, want := range []struct {
 		name   string
