@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"conductor/internal/engine"
@@ -26,6 +27,7 @@ const callTimeout = 30 * time.Second
 type action struct {
 	*Host
 	service  string
+	begun    time.Time // when it was decided upon
 	goal     goal.Goal
 	step     plan.Step
 	instance plan.Instance // what was observed of the step's instance
@@ -40,16 +42,18 @@ type action struct {
 	ids      map[string]plan.Instance // all that exist, by name
 }
 
-// shared is what the actions of one loop read once.
+// shared is what the actions of one loop read once. A failure is shared by those
+// that were decided upon together, and the next ones try again.
 type shared struct {
-	turn     turn                       // of who reads
-	material map[string]secret.Material // by release
-	network  engine.Network
-	used     *addresses
+	network *joint[engine.Network]
+	used    *joint[*addresses]
+
+	mu       sync.Mutex
+	material map[string]*joint[secret.Material] // by release
 }
 
 func newShared() *shared {
-	return &shared{turn: newTurn(), material: map[string]secret.Material{}}
+	return &shared{network: newJoint[engine.Network](), used: newJoint[*addresses](), material: map[string]*joint[secret.Material]{}}
 }
 
 // action prepares a step.
@@ -80,7 +84,7 @@ func (a action) do(ctx context.Context) result {
 		r.goal, r.err = a.before(ctx)
 	case plan.Create:
 		// All who come into the line at one time look at the network together.
-		if r.err = a.survey(ctx); r.err == nil {
+		if _, _, r.err = a.survey(ctx); r.err == nil {
 			r.err = a.inTurn(ctx, func(ctx context.Context) (err error) {
 				r.made, err = a.create(ctx)
 				return err
@@ -219,19 +223,15 @@ func (a action) adopt(ctx context.Context, want engine.Create) (string, error) {
 
 // readMaterial reads a release's environment once for all instances.
 func (a action) readMaterial(ctx context.Context, r goal.Release) (secret.Material, error) {
-	if err := a.shared.turn.take(ctx); err != nil {
-		return secret.Material{}, err
+	s := a.shared
+	s.mu.Lock()
+	m := s.material[r.Digest]
+	if m == nil {
+		m = newJoint[secret.Material]()
+		s.material[r.Digest] = m
 	}
-	defer a.shared.turn.leave()
-	if m, ok := a.shared.material[r.Digest]; ok {
-		return m, nil
-	}
-	m, err := a.Secrets.Read(ctx, r.Container)
-	if err != nil {
-		return m, err
-	}
-	a.shared.material[r.Digest] = m
-	return m, nil
+	s.mu.Unlock()
+	return m.once(ctx, a.begun, func(ctx context.Context) (secret.Material, error) { return a.Secrets.Read(ctx, r.Container) })
 }
 
 func (a action) start(ctx context.Context) error {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+
+	"conductor/internal/engine"
 )
 
 // addresses are those that no instance may be given: of containers of ours, dead or
@@ -15,32 +17,26 @@ type addresses struct {
 
 // survey finds out, once a loop, what the instances' network is and which of its
 // addresses are used.
-func (a action) survey(ctx context.Context) error {
+func (a action) survey(ctx context.Context) (n engine.Network, used *addresses, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	s := a.shared
-	if err := s.turn.take(ctx); err != nil {
-		return err
+	if n, err = a.shared.network.once(ctx, a.begun, func(ctx context.Context) (engine.Network, error) {
+		return a.Engine.Network(ctx, a.Namespace, a.Subnet, a.mine("", ""))
+	}); err != nil {
+		return n, nil, fmt.Errorf("network %s: %w", a.Namespace, err)
 	}
-	defer s.turn.leave()
-	var err error
-	if s.network.Name == "" {
-		if s.network, err = a.Engine.Network(ctx, a.Namespace, a.Subnet, a.mine("", "")); err != nil {
-			return fmt.Errorf("network %s: %w", a.Namespace, err)
-		}
-	}
-	if s.used == nil {
-		s.used, err = a.glances.usedAddresses(ctx, a.Host)
-	}
-	return err
+	used, err = a.shared.used.once(ctx, a.begun, func(ctx context.Context) (*addresses, error) {
+		return a.glances.usedAddresses(ctx, a.Host)
+	})
+	return n, used, err
 }
 
 // address takes the next address on the instances' network that is not used.
 func (a action) address(ctx context.Context) (network string, addr netip.Addr, err error) {
-	if err := a.survey(ctx); err != nil {
+	n, all, err := a.survey(ctx)
+	if err != nil {
 		return "", addr, err
 	}
-	n, all := a.shared.network, a.shared.used
 	if err := all.turn.take(ctx); err != nil {
 		return "", addr, err
 	}

@@ -147,10 +147,7 @@ func (h *Host) sweepBefore(ctx context.Context, g goal.Goal) error {
 		if err := h.Secrets.Clear(c.Name); err != nil {
 			return err
 		}
-		if err := h.Engine.Remove(ctx, c.ID); err != nil && !notFound(err) {
-			if now, e := h.Engine.Inspect(ctx, c.ID); e == nil && now.State == engine.Removing {
-				err = leftError{c, err}
-			}
+		if err := h.takeAway(ctx, c); err != nil {
 			return err
 		}
 	}

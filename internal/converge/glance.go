@@ -15,16 +15,14 @@ import (
 // after it asked, as its own would have; those who ask at one time, as after a
 // boot, are given one and the same. nil: each looks by itself.
 type Glances struct {
-	around joint[*glance]
-	proxy  joint[proxy.Observed]
-	used   joint[*addresses]
+	around *joint[*glance]
+	proxy  *joint[proxy.Observed]
+	used   *joint[*addresses]
 }
 
 // NewGlances returns those of one host.
 func NewGlances() *Glances {
-	g := &Glances{}
-	g.around.turn, g.proxy.turn, g.used.turn = newTurn(), newTurn(), newTurn()
-	return g
+	return &Glances{around: newJoint[*glance](), proxy: newJoint[proxy.Observed](), used: newJoint[*addresses]()}
 }
 
 // joint is a look that is shared, with its answer.
@@ -35,13 +33,28 @@ type joint[T any] struct {
 	err   error
 }
 
+func newJoint[T any]() *joint[T] { return &joint[T]{turn: newTurn()} }
+
 // since returns a look that began after that time: the last one, or its own.
-func (j *joint[T]) since(ctx context.Context, after time.Time, look func(context.Context) (T, error)) (v T, err error) {
+func (j *joint[T]) since(ctx context.Context, after time.Time, look func(context.Context) (T, error)) (T, error) {
+	return j.unless(ctx, func() bool { return j.began.After(after) }, look)
+}
+
+// once returns the first look that worked. One that failed, not before that time,
+// has failed for all.
+func (j *joint[T]) once(ctx context.Context, failed time.Time, look func(context.Context) (T, error)) (T, error) {
+	return j.unless(ctx, func() bool {
+		return !j.began.IsZero() && (j.err == nil || !j.began.Before(failed))
+	}, look)
+}
+
+// unless returns the last look, if that will do, or its own.
+func (j *joint[T]) unless(ctx context.Context, willDo func() bool, look func(context.Context) (T, error)) (v T, err error) {
 	if j.turn.take(ctx) != nil {
 		return v, context.Cause(ctx)
 	}
 	defer j.turn.leave()
-	if j.began.After(after) {
+	if willDo() {
 		return j.last, j.err
 	}
 	began := time.Now()

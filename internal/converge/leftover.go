@@ -2,6 +2,7 @@ package converge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,20 +28,29 @@ const (
 func (l *loop) finishRemovals(ctx context.Context) {
 	for _, c := range l.obs.leftovers() {
 		short, cancel := context.WithTimeout(ctx, finishing)
-		err := l.Engine.Remove(short, c.ID)
-		late := short.Err() != nil
+		err := l.takeAway(short, c)
 		cancel()
-		switch {
-		case err == nil:
+		if err == nil {
 			delete(l.obs.containers, c.Name)
 			l.changed = true
 			l.tell(event.Removed, c.Name, c.ID, c.Labels[LabelRevision], "its removal had not ended", "")
-		case late || transient(err):
-			// Its removal goes on, or nobody knows.
-		default:
-			l.tellLeft(c, err)
-		}
+		} else if left, is := errors.AsType[leftError](err); is {
+			l.tellLeft(left)
+		} // else it goes on, or nobody knows
 	}
+}
+
+// takeAway removes a container. Where that fails half-way, the error is a
+// leftError.
+func (h *Host) takeAway(ctx context.Context, c engine.Container) error {
+	err := h.Engine.Remove(ctx, c.ID)
+	if err == nil || notFound(err) {
+		return nil
+	}
+	if now, e := h.Engine.Inspect(ctx, c.ID); e == nil && now.State == engine.Removing {
+		return leftError{c, err}
+	}
+	return err
 }
 
 // leftError is a removal that failed half-way.
@@ -52,9 +62,10 @@ type leftError struct {
 func (e leftError) Unwrap() error { return e.error }
 
 // tellLeft tells of a removal that failed half-way.
-func (h *Host) tellLeft(c engine.Container, err error) {
+func (h *Host) tellLeft(left leftError) {
+	c := left.container
 	h.tell(event.Event{Event: event.Warning, Service: c.Labels[LabelService], Revision: c.Labels[LabelRevision], Instance: c.Name, Container: c.ID,
-		Detail: "what is left of it takes up disk space until a removal works, which the next converge tries again: " + err.Error()})
+		Detail: "what is left of it takes up disk space until a removal works, which the next converge tries again: " + left.Error()})
 }
 
 // named finds the container of a name. What a removal that failed half-way has left of
@@ -64,7 +75,7 @@ func (a action) named(ctx context.Context, name string) (engine.Container, error
 	if err != nil || c.State != engine.Removing || c.Labels[LabelNamespace] != a.Namespace {
 		return c, err
 	}
-	if err := a.Engine.Remove(ctx, c.ID); err != nil {
+	if err := a.takeAway(ctx, c); err != nil {
 		return c, fmt.Errorf("%s has left something, whose removal fails: %w", name, err)
 	}
 	return c, fmt.Errorf("container %s: %w", name, engine.ErrNotFound)

@@ -297,6 +297,7 @@ func (l *loop) start(steps []plan.Step, now time.Time) int {
 			ctx, l.before = context.WithCancel(ctx)
 		}
 		a := l.action(s)
+		a.begun = now
 		l.running.Go(func() {
 			r := a.do(ctx)
 			r.at = time.Now()

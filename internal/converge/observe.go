@@ -179,11 +179,9 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 		switch {
 		case ok && old.ID == c.ID && (changing[c.Name] || old.State == c.State && !o.stale[c.ID]):
 			c = old
-		case !first && c.State == engine.Created && (!ok || old.ID != c.ID || old.State == engine.Created && !o.stale[c.ID]), c.State == engine.Removing:
+		case !first && o.neverStarted(c, old), c.State == engine.Removing:
 			// A listing has all there is to know, but why it could not be
-			// started: the loop knows, unless another process tried. Of one that
-			// was started it may be wrong for good: where the disk was full, the
-			// engine lists what it could write last.
+			// started: the loop knows, unless another process tried.
 		default:
 			full, err := o.h.Engine.Inspect(ctx, c.ID)
 			if notFound(err) {
@@ -201,6 +199,13 @@ func (o *observer) refresh(ctx context.Context, now time.Time, changing map[stri
 		o.listed = at
 	}
 	return nil
+}
+
+// neverStarted: the listing may be believed that the container was created, and
+// no more. Of one that was started it may be wrong for good: where the disk was
+// full, the engine lists what it could write last.
+func (o *observer) neverStarted(c, old engine.Container) bool {
+	return c.State == engine.Created && (old.ID != c.ID || old.State == engine.Created && !o.stale[c.ID])
 }
 
 // list returns the service's containers, or those that are known, and when they were

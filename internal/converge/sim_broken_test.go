@@ -176,11 +176,10 @@ func TestSimulation_Replays(t *testing.T) {
 		for n := range h.acts {
 			// Of two news of one instant either may come first, and after one of
 			// them the routes file is read once more: which reading a trouble
-			// befalls is open. Of those that are created together any may be the one
-			// who looks for the network, or reads secrets, for all.
+			// befalls is open.
 			h.acts[n].trouble = slices.DeleteFunc(h.acts[n].trouble, func(t trouble) bool {
 				op, _, _ := t.onRead()
-				return op == "Routes" || op == "Network" || op == "Read"
+				return op == "Routes"
 			})
 		}
 		a, b := happened(t, h), happened(t, h)

@@ -3,7 +3,6 @@ package converge
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"conductor/internal/engine"
-	"conductor/internal/fault"
 	"conductor/internal/goal"
 	"conductor/internal/proxy"
 	"conductor/internal/secret"
@@ -42,139 +40,6 @@ type process struct {
 	before  before
 	judged  bool
 }
-
-// call is a call of a port that waits for the driver's word.
-type call struct {
-	p       *process
-	op, arg string
-	seq     int
-	beat    int // when it came
-	ctx     context.Context
-	answer  chan verdict
-	inner   func(context.Context) error
-	preset  string // what befalls it, decided already
-	hangs   bool
-	table   proxy.Table // Apply
-	goal    *goal.Goal  // PutGoal
-	crontab string      // Install
-}
-
-// verdict is what becomes of a call.
-type verdict struct {
-	effect bool
-	err    error // returned, instead of the answer
-	hang   bool
-}
-
-func (c *call) String() string { return fmt.Sprintf("%d %s %s", c.p.n, c.op, c.arg) }
-
-// park keeps the call until the driver says what becomes of it.
-func (p *process) park(c *call) error {
-	s := p.sim
-	c.p, c.answer = p, make(chan verdict, 1)
-	s.mu.Lock()
-	if p.dead {
-		s.mu.Unlock()
-		return errDead
-	}
-	if isEngine(c.op) && time.Now().Before(s.engineDown) {
-		s.mu.Unlock()
-		return engine.ErrUnreachable
-	}
-	s.seq++
-	c.seq, c.beat = s.seq, s.beat
-	s.parked = append(s.parked, c)
-	s.mu.Unlock()
-	s.ring()
-	var v verdict
-	select {
-	case v = <-c.answer:
-	case <-p.life.Done():
-		return errDead
-	case <-c.ctx.Done():
-		s.withdraw(c)
-		time.Sleep(s.jitter(c.op, c.arg)) // those of one deadline come back one after the other
-		return p.late(c)
-	}
-	var err error
-	if v.effect {
-		ctx, stop := p.with(c.ctx)
-		err = c.inner(ctx)
-		stop()
-		s.mu.Lock()
-		if p.dead {
-			err = errDead
-		}
-		s.mu.Unlock()
-	}
-	if v.hang {
-		select {
-		case <-p.life.Done():
-			return errDead
-		case <-c.ctx.Done():
-			time.Sleep(s.jitter(c.op, c.arg))
-			return p.late(c)
-		}
-	}
-	if v.err != nil {
-		return fmt.Errorf("%s %s: %w", c.op, c.arg, v.err)
-	}
-	return err
-}
-
-func (p *process) late(c *call) error {
-	select {
-	case <-p.life.Done():
-		return errDead
-	default:
-		return fmt.Errorf("%s %s: %w", c.op, c.arg, c.ctx.Err())
-	}
-}
-
-// with returns a context that ends with the process too.
-func (p *process) with(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(p.life, cancel)
-	return ctx, func() { stop(); cancel() }
-}
-
-// pass lets a call through, unless trouble waits for it.
-func (p *process) pass(ctx context.Context, op, arg string, inner func(context.Context) error) error {
-	s := p.sim
-	s.mu.Lock()
-	if p.dead {
-		s.mu.Unlock()
-		return errDead
-	}
-	if isEngine(op) && time.Now().Before(s.engineDown) {
-		s.mu.Unlock()
-		return engine.ErrUnreachable
-	}
-	if s.reads++; s.reads > 100_000 { // and the driver has not had its turn since
-		s.violateLocked(0, "%s is asked for ever, and no time passes", op)
-		p.dead = true
-		s.mu.Unlock()
-		return errDead
-	}
-	t, ok := s.armed[op]
-	delete(s.armed, op)
-	s.mu.Unlock()
-	if !ok {
-		return inner(ctx)
-	}
-	_, what, _ := t.onRead()
-	return p.park(&call{op: op, arg: arg, ctx: ctx, inner: inner, preset: what})
-}
-
-func isEngine(op string) bool {
-	switch op {
-	case "Apply", "Observe", "Check", "PutGoal", "PutRoutes", "DeleteGoal", "Routes", "Goal", "Goals", "Address", "Read", "Place", "Clear", "Sweep", "Crontab", "Install", "Uninstall":
-		return false
-	}
-	return true
-}
-
-func isProxy(op string) bool { return op == "Apply" || op == "Observe" || op == "Check" }
 
 // simEngine is the engine as a process sees it.
 type simEngine struct{ *process }
@@ -493,21 +358,4 @@ func goalWords(g goal.Goal) string {
 		w += fmt.Sprintf(" replicas %d", *g.Replicas)
 	}
 	return w + fmt.Sprintf(" epoch %d", g.Epoch)
-}
-
-// errorFor is the error of a call to which something happens.
-func errorFor(op, what string) error {
-	switch {
-	case what == "hard" && (op == "PutGoal" || op == "PutRoutes" || op == "DeleteGoal" || op == "Place" || op == "Clear" || op == "Read" || op == "Address" || op == "Create"):
-		return fault.New(fault.ErrHost, "", "no space left on device")
-	case (what == "hard" || what == "half") && isEngine(op):
-		return errors.New("Error response from daemon: internal error")
-	case isProxy(op) && (what == "hard" || what == "refuse"):
-		return fault.New(fault.ErrProxyRefused, "", "%w: unknown directive", proxy.ErrRefused)
-	case isProxy(op):
-		return fault.New(fault.ErrUnreachable, "", "%w", proxy.ErrUnreachable)
-	case isEngine(op):
-		return fault.New(fault.ErrUnreachable, "", "%w", engine.ErrUnreachable)
-	}
-	return fault.New(fault.ErrHost, "", "input/output error")
 }

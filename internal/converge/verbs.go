@@ -335,7 +335,7 @@ func (h *Host) tidy(ctx context.Context, was, asked goal.Goal, l *loop, before b
 			l.settled = false
 		}
 		if left, is := errors.AsType[leftError](err); is { // its command is done, or given up
-			h.tellLeft(left.container, left.error)
+			h.tellLeft(left)
 			err = nil
 		}
 	}
