@@ -13,7 +13,7 @@ import (
 // one is under way share the next.
 func TestJoint_LooksOnceForAllWhoAskAtOneTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := joint[time.Time]{turn: newTurn()}
+		j := newJoint[time.Time]()
 		looks := 0
 		look := func(context.Context) (time.Time, error) {
 			looks++
@@ -51,7 +51,7 @@ func TestJoint_SharesFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				j := joint[int]{turn: newTurn()}
+				j := newJoint[int]()
 				looks, failed := 0, errors.New("no answer")
 				look := func(ctx context.Context) (int, error) {
 					looks++
@@ -82,4 +82,37 @@ func TestJoint_SharesFailures(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What is looked for once is looked for until it is found: a failure is that of
+// all who asked for one reason, and no other's.
+func TestJoint_Once(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, looks := newJoint[int](), 0
+		look := func(context.Context) (int, error) {
+			time.Sleep(time.Second)
+			if looks++; looks == 1 {
+				return 0, errors.New("no answer")
+			}
+			return looks, nil
+		}
+		first := time.Now()
+		for n, c := range []struct {
+			asked time.Time
+			want  int
+			fails bool
+			looks int
+		}{
+			{first, 0, true, 1},
+			{first, 0, true, 1},
+			{first.Add(2 * time.Second), 2, false, 2},
+			{first, 2, false, 2},
+			{first.Add(time.Hour), 2, false, 2},
+		} {
+			got, err := j.once(t.Context(), c.asked, look)
+			if got != c.want || (err != nil) != c.fails || looks != c.looks {
+				t.Errorf("%d: %d, %v after %d looks, want %+v", n+1, got, err, looks, c)
+			}
+		}
+	})
 }
