@@ -22,6 +22,9 @@ const (
 	// proofs is how often a switch that was taken without being served is
 	// handed to the proxy again, before it counts as refused.
 	proofs = 3
+	// prompt is how soon after its start an instance is well that has little to
+	// do before.
+	prompt = 250 * time.Millisecond
 )
 
 // loop brings one service to its goal: observe, plan, act, observe again. It
@@ -115,7 +118,7 @@ func (l *loop) run(ctx context.Context) error {
 		}
 		lost = hold{}
 		out := l.next(in)
-		started := l.start(out.Steps, now)
+		started := l.start(in, out)
 		if started == 0 && len(l.doing) == 0 && l.check == nil {
 			if out.Settled(in) {
 				err := l.sweepSecrets()
@@ -137,7 +140,7 @@ func (l *loop) run(ctx context.Context) error {
 				continue
 			}
 		}
-		l.wait(done, l.wakeAt(out, relist))
+		l.wait(done, l.wakeAt(in, out, relist))
 	}
 }
 
@@ -283,21 +286,17 @@ func (l *loop) target(i plan.Instance) health.Instance {
 	return t
 }
 
-// start begins the steps that are not held back, and returns how many.
-func (l *loop) start(steps []plan.Step, now time.Time) int {
-	n := 0
-	for _, s := range steps {
-		if !l.isDue(s, now) {
-			continue
-		}
-		n++
+// start begins the steps that are due, and returns how many.
+func (l *loop) start(in plan.Input, out plan.Output) int {
+	due := l.due(in, out)
+	for _, s := range due {
 		l.doing[s.Key()] = s
 		ctx := l.work
 		if s.Do == plan.Before {
 			ctx, l.before = context.WithCancel(ctx)
 		}
 		a := l.action(s)
-		a.begun = now
+		a.begun = in.Now
 		l.running.Go(func() {
 			r := a.do(ctx)
 			r.at = time.Now()
@@ -307,29 +306,52 @@ func (l *loop) start(steps []plan.Step, now time.Time) int {
 			}
 		})
 	}
-	return n
+	return len(due)
 }
 
-// isDue: nothing holds the step back.
-func (l *loop) isDue(s plan.Step, now time.Time) bool {
-	h, held := l.held[s.Key()]
-	return !(held && now.Before(h.until) || s.Do == plan.Route && l.check != nil || s.Do == plan.Remove && l.crowded())
+// due are the steps that nothing holds back. What is dead is in nobody's way, and
+// to remove it takes the engine as long as to create another: a supervisor leaves
+// it until what it starts serves.
+func (l *loop) due(in plan.Input, out plan.Output) (due []plan.Step) {
+	for _, s := range out.Steps {
+		h, held := l.held[s.Key()]
+		if !(held && in.Now.Before(h.until) || s.Do == plan.Route && l.check != nil) {
+			due = append(due, s)
+		}
+	}
+	if l.starts != nil && (len(l.starts) == cap(l.starts) || l.replacing(in, due)) {
+		due = slices.DeleteFunc(due, func(s plan.Step) bool { return s.Do == plan.Remove })
+	}
+	return due
 }
 
-// crowded: all the room for starts over the host is taken, as after a boot. What
-// is dead is in nobody's way meanwhile, and to remove it takes the engine as long
-// as to create another.
-func (l *loop) crowded() bool { return l.starts != nil && len(l.starts) == cap(l.starts) }
+// replacing: an instance is on its way in.
+func (l *loop) replacing(in plan.Input, due []plan.Step) bool {
+	is := func(s plan.Step) bool { return s.Do == plan.Create || s.Do == plan.Start || s.Do == plan.Route }
+	return slices.ContainsFunc(due, is) || slices.ContainsFunc(in.Doing, is) || in.Now.Before(l.promptUntil(in))
+}
+
+// promptUntil is until when the instance that was started last, and was not well
+// yet, may become so at once.
+func (l *loop) promptUntil(in plan.Input) (until time.Time) {
+	for _, i := range in.Instances {
+		if i.Running() && !i.EverWell && l.wanted(i) {
+			until = later(until, i.StartedAt.Add(prompt))
+		}
+	}
+	return until
+}
 
 // wakeAt is the earliest time at which something changes by itself, so much
 // later at most.
-func (l *loop) wakeAt(out plan.Output, most time.Duration) time.Time {
+func (l *loop) wakeAt(in plan.Input, out plan.Output, most time.Duration) time.Time {
 	at := time.Now().Add(most)
 	if !out.LookAt.IsZero() && out.LookAt.Before(at) {
 		at = out.LookAt
 	}
 	for _, s := range out.Steps {
-		if h, ok := l.held[s.Key()]; ok && h.until.Before(at) {
+		// What is past holds nothing back: such a step waits for something else.
+		if h, ok := l.held[s.Key()]; ok && h.until.After(in.Now) && h.until.Before(at) {
 			at = h.until
 		}
 	}

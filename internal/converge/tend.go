@@ -134,7 +134,7 @@ func (t *tender) pass(ctx context.Context) (again time.Time, err error) {
 	if left {
 		t.finish = in.Now.Add(leftoverPause)
 	}
-	if !t.goal.Paused && (len(t.due(out, in.Now)) > 0 || left) {
+	if !t.goal.Paused && (len(t.due(in, out)) > 0 || left) {
 		if in, out, err = t.act(ctx); err != nil {
 			if errors.Is(err, fault.ErrLocked) || ctx.Err() != nil {
 				return time.Now().Add(deferral), nil
@@ -148,7 +148,7 @@ func (t *tender) pass(ctx context.Context) (again time.Time, err error) {
 	if t.feed.Settled != nil {
 		t.feed.Settled(len(out.Steps) == 0 && len(out.Waiting) == 0)
 	}
-	return t.wakeAt(out, slowPass), nil
+	return t.wakeAt(in, out, slowPass), nil
 }
 
 func (t *tender) decide(next func(plan.Input) plan.Output) (plan.Input, plan.Output, error) {
@@ -164,16 +164,6 @@ func (t *tender) decide(next func(plan.Input) plan.Output) (plan.Input, plan.Out
 	}
 	t.explain(in, out)
 	return in, out, nil
-}
-
-// due are the steps that are not held back.
-func (t *tender) due(out plan.Output, now time.Time) (steps []plan.Step) {
-	for _, s := range out.Steps {
-		if t.isDue(s, now) {
-			steps = append(steps, s)
-		}
-	}
-	return steps
 }
 
 // act takes the lock, and does what there is to do until nothing is in flight.
@@ -207,13 +197,18 @@ func (t *tender) act(ctx context.Context) (in plan.Input, out plan.Output, err e
 			}
 			return in, out, err
 		}
-		if t.start(out.Steps, in.Now) == 0 && len(t.doing) == 0 {
-			break
-		}
 		// Something is in flight, whose end wakes it. It may be in line behind
 		// those of a hundred other services: looking around meanwhile is what
 		// they would wait for.
-		t.wait(ctx.Done(), t.wakeAt(out, slowPass))
+		until := t.wakeAt(in, out, slowPass)
+		if t.start(in, out) == 0 && len(t.doing) == 0 {
+			// What has just been started may serve in a moment: to let go of the
+			// lock, and to look at everything anew, would take longer.
+			if until = t.promptUntil(in); !in.Now.Before(until) {
+				break
+			}
+		}
+		t.wait(ctx.Done(), until)
 	}
 	t.settled = out.Settled(in) // not where ctx ends it with something in flight
 	if err := t.tidy(ctx, was, was, t.loop, false); err != nil || !t.goal.Removing || !t.settled {

@@ -37,7 +37,7 @@ func at(phase string, ds []death) (all times) {
 // replacement serving, by Conductor and by a floor: who hears of it at the
 // engine, creates, starts, and waits for the first good answer.
 func (s *stage) deaths(ctx context.Context, r *report) error {
-	pairs := 21
+	pairs := 45
 	if s.quick {
 		pairs = 3
 	}
