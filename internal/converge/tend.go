@@ -55,8 +55,9 @@ type Feed struct {
 
 // tender keeps a service at its goal. It is the loop of a command, but for
 // this: it begins again whenever something happens, and has the service's lock
-// only while steps are in flight. Without the lock it looks and plans, and what
-// it planned counts for nothing: with the lock it looks again.
+// only while steps are in flight, or what it has started may serve in a moment.
+// Without the lock it looks and plans, and what it planned counts for nothing:
+// with the lock it looks again.
 type tender struct {
 	*loop
 	feed      Feed
