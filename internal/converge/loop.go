@@ -332,10 +332,11 @@ func (l *loop) replacing(in plan.Input, due []plan.Step) bool {
 }
 
 // promptUntil is until when the instance that was started last, and was not well
-// yet, may become so at once.
+// yet, may become so at once; in the past where there is none.
 func (l *loop) promptUntil(in plan.Input) (until time.Time) {
 	for _, i := range in.Instances {
-		if i.Running() && !i.EverWell && l.wanted(i) {
+		// The clock may have been set back since.
+		if age := in.Now.Sub(i.StartedAt).Abs(); age < prompt && i.Running() && !i.EverWell && l.wanted(i) {
 			until = later(until, i.StartedAt.Add(prompt))
 		}
 	}
