@@ -8,6 +8,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -16,6 +17,7 @@ import (
 )
 
 func main() {
+	runtime.MemProfileRate = 0 // nobody asks for a profile, for which a supervisor would note a little all the time
 	var s signals
 	ctx := s.interruptible(context.Background())
 	os.Exit(cli.Main(ctx, os.Args[1:], cli.Env{

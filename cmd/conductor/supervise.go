@@ -34,7 +34,7 @@ const lastWords = 700 * time.Millisecond
 // what it leaves behind is picked up early. While it starts containers the
 // processor is what they wait for.
 const (
-	gcCalm = 20
+	gcCalm = 10
 	gcBusy = 200
 )
 

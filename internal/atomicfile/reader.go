@@ -2,7 +2,6 @@ package atomicfile
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"os"
 	"sync"
@@ -12,9 +11,9 @@ import (
 // the same, nothing is allocated. Its zero value is ready; it is safe for
 // concurrent use.
 type Reader struct {
-	mu      sync.Mutex
-	text    []byte
-	scratch []byte
+	mu   sync.Mutex
+	text []byte
+	part [8 << 10]byte
 }
 
 // Read returns what the file says, which is not to be changed. It is the same
@@ -27,25 +26,24 @@ func (r *Reader) Read(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	// One byte more than it had: whether it ends there is seen too.
-	if len(r.scratch) != len(r.text)+1 {
-		r.scratch = make([]byte, len(r.text)+1)
-	}
-	n, err := io.ReadFull(f, r.scratch)
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		if r.text != nil && bytes.Equal(r.scratch[:n], r.text) {
+	same, known := 0, r.text != nil
+	for {
+		n, err := f.Read(r.part[:])
+		part := r.part[:n]
+		switch {
+		case err == io.EOF && same == len(r.text) && known:
 			return r.text, nil
+		case err != nil && err != io.EOF:
+			return nil, err
+		case err == nil && bytes.HasPrefix(r.text[same:], part):
+			same += n
+			continue
 		}
-		r.text = append([]byte{}, r.scratch[:n]...)
+		rest, err := io.ReadAll(f)
+		if err != nil {
+			return nil, err
+		}
+		r.text = bytes.Join([][]byte{r.text[:same], part, rest}, []byte{}) // never nil
 		return r.text, nil
-	case err != nil:
-		return nil, err
 	}
-	rest, err := io.ReadAll(f)
-	if err != nil {
-		return nil, err
-	}
-	r.text = append(bytes.Clone(r.scratch), rest...)
-	return r.text, nil
 }
