@@ -35,21 +35,22 @@ type joint[T any] struct {
 
 func newJoint[T any]() *joint[T] { return &joint[T]{turn: newTurn()} }
 
-// since returns a look that began after that time: the last one, or its own.
+// since returns a look that began after that time: the last one, or its own. One
+// that the asker's own end cut off is nobody else's.
 func (j *joint[T]) since(ctx context.Context, after time.Time, look func(context.Context) (T, error)) (T, error) {
-	return j.unless(ctx, func() bool { return j.began.After(after) }, look)
+	return j.unless(ctx, func() bool { return j.began.After(after) }, look, func(err error) bool { return err == nil || ctx.Err() == nil })
 }
 
 // once returns the first look that worked. One that failed, not before that time,
-// has failed for all.
+// has failed for all, however it did: they end as the asker does.
 func (j *joint[T]) once(ctx context.Context, failed time.Time, look func(context.Context) (T, error)) (T, error) {
 	return j.unless(ctx, func() bool {
 		return !j.began.IsZero() && (j.err == nil || !j.began.Before(failed))
-	}, look)
+	}, look, func(error) bool { return true })
 }
 
-// unless returns the last look, if that will do, or its own.
-func (j *joint[T]) unless(ctx context.Context, willDo func() bool, look func(context.Context) (T, error)) (v T, err error) {
+// unless returns the last look, if that will do, or its own, which may be kept.
+func (j *joint[T]) unless(ctx context.Context, willDo func() bool, look func(context.Context) (T, error), keep func(error) bool) (v T, err error) {
 	if j.turn.take(ctx) != nil {
 		return v, context.Cause(ctx)
 	}
@@ -59,7 +60,7 @@ func (j *joint[T]) unless(ctx context.Context, willDo func() bool, look func(con
 	}
 	began := time.Now()
 	v, err = look(ctx)
-	if err == nil || ctx.Err() == nil { // else it is the asker's own end
+	if keep(err) {
 		j.began, j.last, j.err = began, v, err
 	}
 	return v, err

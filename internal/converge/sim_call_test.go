@@ -67,7 +67,6 @@ func (p *process) park(c *call) error {
 		return errDead
 	case <-c.ctx.Done():
 		s.withdraw(c)
-		time.Sleep(s.jitter(c.op, c.arg)) // those of one deadline come back one after the other
 		return p.late(c)
 	}
 	var err error
@@ -86,7 +85,6 @@ func (p *process) park(c *call) error {
 		case <-p.life.Done():
 			return errDead
 		case <-c.ctx.Done():
-			time.Sleep(s.jitter(c.op, c.arg))
 			return p.late(c)
 		}
 	}
@@ -96,7 +94,13 @@ func (p *process) park(c *call) error {
 	return err
 }
 
+// late is the error of a call whose caller's time is over.
 func (p *process) late(c *call) error {
+	// Those of one deadline come back one after the other. But for whom of those
+	// who want to know of the network one asks is chance, and all have its answer.
+	if c.op != "Network" {
+		time.Sleep(p.sim.jitter(c.op, c.arg))
+	}
 	select {
 	case <-p.life.Done():
 		return errDead
