@@ -69,18 +69,10 @@ func TestSupervisor_BootAsksLittle(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			crowd.counts = counts{}
-			s := &Supervisor{Namespace: "conductor", Host: swept{host}, Goals: disk, Events: eng.Events}
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error)
-			go func() { ended <- s.Run(ctx) }()
+			end = goes(t, &Supervisor{Namespace: "conductor", Host: swept{host}, Goals: disk, Events: eng.Events})
 			time.Sleep(lasts)
 			synctest.Wait()
-			return func() {
-				cancel()
-				if err := <-ended; err != nil {
-					t.Error(err)
-				}
-			}
+			return end
 		}
 		const inLine = 38 * time.Second
 		boot(inLine + 6*time.Second)() // it leaves one dead container each

@@ -37,6 +37,21 @@ func (m memory) Stamps() (map[string]state.Stamp, error) {
 	return stamps, err
 }
 
+// goes runs the supervisor, until end is called.
+func goes(t *testing.T, s *Supervisor) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // nothing is a host without secrets.
 type nothing struct{}
 

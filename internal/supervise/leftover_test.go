@@ -1,7 +1,6 @@
 package supervise
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -42,16 +41,7 @@ func TestSupervisor_FinishesRemovals(t *testing.T) {
 		}
 		eng.Die(eng.Containers()[0].Name, 1, false)
 		eng.HalfRemove(eng.Containers()[0].Name)
-		s := &Supervisor{Namespace: "conductor", Host: swept{host}, Goals: disk, Events: eng.Events}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- s.Run(ctx) }()
-		defer func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		}()
+		defer goes(t, &Supervisor{Namespace: "conductor", Host: swept{host}, Goals: disk, Events: eng.Events})()
 		left := func() bool {
 			synctest.Wait()
 			return slices.ContainsFunc(eng.Containers(), func(c engine.Container) bool { return c.State == engine.Removing })

@@ -63,16 +63,7 @@ func TestSupervisor_RemovesAfterItHasReplaced(t *testing.T) {
 				told = append(told, string(e.Event))
 			}
 		}
-		s := &Supervisor{Namespace: "conductor", Host: swept{host}, Goals: disk, Events: eng.Events}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- s.Run(ctx) }()
-		defer func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		}()
+		defer goes(t, &Supervisor{Namespace: "conductor", Host: swept{host}, Goals: disk, Events: eng.Events})()
 		for n := range 4 {
 			time.Sleep(time.Minute)
 			synctest.Wait()

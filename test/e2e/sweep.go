@@ -43,21 +43,7 @@ func (e *Env) tearDown() {
 
 // clearAll removes all that the engine has of a namespace.
 func clearAll(ctx context.Context, engine *image.Engine, namespace string) error {
-	var errs []error
-	cs, err := engine.Containers(ctx, "conductor.namespace="+namespace)
-	errs = append(errs, err)
-	removed := make([]error, len(cs))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, 8) // some tests have a hundred
-	for i, c := range cs {
-		slots <- struct{}{}
-		wg.Go(func() {
-			removed[i] = engine.RemoveContainer(ctx, c.ID)
-			<-slots
-		})
-	}
-	wg.Wait()
-	errs = append(errs, removed...)
+	errs := []error{clearContainers(ctx, engine, namespace)}
 	ns, err := engine.Networks(ctx)
 	errs = append(errs, err)
 	for _, n := range ns {
@@ -70,7 +56,24 @@ func clearAll(ctx context.Context, engine *image.Engine, namespace string) error
 	for _, t := range tags {
 		errs = append(errs, engine.RemoveImage(ctx, t))
 	}
-	return errors.Join(errs...)
+	// The engine ends what a process has asked for that was killed meanwhile.
+	return errors.Join(append(errs, clearContainers(ctx, engine, namespace))...)
+}
+
+func clearContainers(ctx context.Context, engine *image.Engine, namespace string) error {
+	cs, err := engine.Containers(ctx, "conductor.namespace="+namespace)
+	errs := make([]error, len(cs))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 8) // some tests have a hundred
+	for i, c := range cs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			errs[i] = engine.RemoveContainer(ctx, c.ID)
+			<-slots
+		})
+	}
+	wg.Wait()
+	return errors.Join(append(errs, err)...)
 }
 
 // old is how long ago a run began that surely is no more.
