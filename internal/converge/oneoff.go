@@ -178,9 +178,9 @@ func (o *oneOff) attend(ctx context.Context) (int, error) {
 }
 
 // begun is nil if the command runs or has run, although the engine went away
-// before it answered the start.
+// before it answered the start, or did not in time.
 func (o *oneOff) begun(ctx context.Context, start error) error {
-	o.restarted = true
+	o.restarted = errors.Is(start, engine.ErrUnreachable) // or it was only slow
 	for away := time.Now(); ctx.Err() == nil && time.Since(away) < patience; time.Sleep(100 * time.Millisecond) {
 		var c engine.Container
 		err := limited(ctx, func(ctx context.Context) (err error) {
