@@ -189,7 +189,7 @@ func (o *oneOff) begun(ctx context.Context, start error) error {
 		})
 		switch {
 		case err == nil && c.State == engine.Created:
-			return fmt.Errorf("the engine went away before it had started: %w", start)
+			return fmt.Errorf("it has not begun: %w", start)
 		case err == nil:
 			return nil
 		case !transient(err):

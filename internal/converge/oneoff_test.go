@@ -155,7 +155,7 @@ func TestOneOff_StartUnanswered(t *testing.T) {
 		least, most time.Duration
 	}{
 		{"it runs", true, 5 * time.Second, "the engine was restarted while it ran; it ended with exit code 137", 5 * time.Second, 6 * time.Second},
-		{"it has not begun", false, 5 * time.Second, "the engine went away before it had started", 5 * time.Second, 6 * time.Second},
+		{"it has not begun", false, 5 * time.Second, "it has not begun: Start ", 5 * time.Second, 6 * time.Second},
 		{"the engine stays away", true, time.Hour, "engine does not answer", patience, patience + time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
