@@ -65,10 +65,11 @@ func (m *measuring) turns(do ...func()) {
 }
 
 // all: a deploy to all hosts at once, against the upgrades that the hosts do by
-// themselves: one after the other, and together.
+// themselves: one after the other, and together. A deploy to one host beside them
+// is what a deploy adds where no other host wants the processors.
 func (m *measuring) all(b *testing.B) {
 	for range b.N {
-		var deploy, alone, together time.Duration
+		var deploy, one, alone, together time.Duration
 		own := func(h *Host, revision string) time.Duration {
 			began := time.Now()
 			h.Exec("conductor", "service", "upgrade", "--id", "shop", "--revision", revision)
@@ -85,8 +86,17 @@ func (m *measuring) all(b *testing.B) {
 			revision, began := m.other(), time.Now()
 			m.Each(func(h *Host) { own(h, revision) })
 			together = time.Since(began)
+		}, func() {
+			revision, first := m.other(), m.Hosts()[0]
+			one = m.run(b, "deploy", "--id", "shop", "--revision", revision, "--hosts", first.Name()).want(0).took
+			m.Each(func(h *Host) {
+				if h != first {
+					own(h, revision)
+				}
+			})
 		})
 		b.ReportMetric(deploy.Seconds(), "deploy-s")
+		b.ReportMetric(one.Seconds(), "one-s")
 		b.ReportMetric(alone.Seconds(), "alone-s")
 		b.ReportMetric(together.Seconds(), "together-s")
 	}
